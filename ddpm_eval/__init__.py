@@ -1,0 +1,1 @@
+"""Train, sample and measure denoising diffusion probabilistic models (Ho, Jain, Abbeel, 2020)."""

@@ -1,0 +1,155 @@
+"""What stages hand to each other and what the store holds: frozen dataclasses of numpy arrays.
+
+Each array field states its dimensions, unit and meaning in its metadata; `check` enforces that arrays which share a
+dimension agree on its length. Scalars and text are plain fields. Dimension names: ``image`` and ``sample`` count images,
+``t`` the steps of a chain (index 0 is t = 1), ``update`` parameter updates.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def array(dims: str, unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
+    """Declare an array field: space-separated dimension names, its unit and a sentence."""
+    return field(metadata={"dims": tuple(dims.split()), "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of all records."""
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError if an array's rank or a shared dimension's length is wrong."""
+        lengths: dict[str, int] = {}
+        for f in array_fields(type(self)):
+            value, dims = getattr(self, f.name), f.metadata["dims"]
+            if value.ndim != len(dims):
+                raise ValueError(f"{type(self).__name__}.{f.name} has {value.ndim} dimensions, not {dims}")
+            for name, length in zip(dims, value.shape, strict=True):
+                if lengths.setdefault(name, length) != length:
+                    raise ValueError(
+                        f"{type(self).__name__}.{f.name} has {length} along {name!r}, other fields {lengths[name]}"
+                    )
+
+
+def array_fields(record_type: type[Record]) -> list[Any]:
+    """Return the dataclass fields of a record type that hold arrays."""
+    return [f for f in fields(record_type) if "dims" in f.metadata]
+
+
+def scalar_fields(record_type: type[Record]) -> list[Any]:
+    """Return the dataclass fields of a record type that hold scalars or text."""
+    return [f for f in fields(record_type) if "dims" not in f.metadata]
+
+
+@dataclass(frozen=True)
+class TrainingLog(Record):
+    """How training went. ``status`` is ``ok`` or ``diverged``; then ``reason`` says when and how."""
+
+    loss: Array = array("update", "nats or squared error, as the objective", "training loss of each update's batch")
+    gradient_norm: Array = array("update", "1", "global gradient norm before clipping")
+    status: str
+    reason: str
+    steps: int
+    images: int
+    seconds: float
+    parameters: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run stopped because a loss or a parameter was not finite."""
+        return self.status == "diverged"
+
+
+@dataclass(frozen=True)
+class Samples(Record):
+    """Images drawn from the model; sample k is a function of (seed, k)."""
+
+    images: Array = array("sample channel row column", "8-bit level", "samples, rounded to 8 bits")
+    out_of_range: Array = array("sample", "1", "share of a sample's elements outside [-1, 1] before they were clipped")
+    method: str
+    sampling_steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trajectory(Record):
+    """The estimate x0_hat over the reverse process (Fig. 6), for the first few samples."""
+
+    t: Array = array("step", "step of the chain", "times at which the estimate was taken, decreasing")
+    x_0_hat: Array = array("step sample channel row column", "8-bit level", "estimates of x_0, rounded to 8 bits")
+
+
+@dataclass(frozen=True)
+class BoundAtoms(Record):
+    """The variational bound of each image at each step: everything about likelihood is derived from these.
+
+    Column j belongs to t = j + 1: column 0 of ``terms`` is the decoder's negative log likelihood, the others are KL
+    divergences. ``protocol`` is the JSON of the `Protocol`; ``inexact_left_out`` counts images excluded as not bit-exact.
+    """
+
+    image_id: Array = array("image", "id", "stable ids within the split")
+    terms: Array = array("image t", "nats per image", "L_{t-1} of Eq. 5")
+    x_0_squared_error: Array = array("image t", "squared units of [-1, 1], mean over elements", "error of x0_hat")
+    prior: Array = array("image", "nats per image", "L_T of Eq. 5, in closed form")
+    split: str
+    protocol: str
+    dimensions: int
+    inexact_left_out: int
+
+
+@dataclass(frozen=True)
+class StratifiedAtoms(Record):
+    """A few importance-sampled terms per image; sums weighted by 1 / ``inclusion`` are unbiased for the full ones.
+
+    Entry (i, j) is image i at time ``t[i, j]``; entries with ``t = 0`` are padding. ``inclusion[j]`` is the probability
+    that t = j + 1 is evaluated for an image.
+    """
+
+    image_id: Array = array("image", "id", "stable ids within the split")
+    t: Array = array("image evaluation", "step of the chain", "evaluated times, 0 where there is none")
+    terms: Array = array("image evaluation", "nats per image", "L_{t-1} of Eq. 5")
+    x_0_squared_error: Array = array(
+        "image evaluation", "squared units of [-1, 1], mean over elements", "error of x0_hat"
+    )
+    prior: Array = array("image", "nats per image", "L_T of Eq. 5, in closed form")
+    inclusion: Array = array("t", "1", "probability that an image is evaluated at this step")
+    split: str
+    protocol: str
+    dimensions: int
+    inexact_left_out: int
+    network_evaluations: int
+
+
+@dataclass(frozen=True)
+class Quality(Record):
+    """Sample quality under one protocol.
+
+    ``score`` and ``frechet_distance`` are the Inception score and FID only where ``features`` is inception-v3-compat.
+    """
+
+    class_counts: Array = array("class", "samples", "samples per class that the extractor assigns")
+    frechet_distance: float
+    frechet_distance_low: float
+    frechet_distance_high: float
+    score: float
+    score_std: float
+    score_low: float
+    score_high: float
+    mean_confidence: float
+    n_samples: int
+    n_reference: int
+    reference: str
+    reference_distance: float
+    features: str
+    weights_digest: str
+    classifier_test_accuracy: float
+    protocol: str

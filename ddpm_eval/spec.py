@@ -1,0 +1,261 @@
+"""What a run is: every choice that shapes its numbers, validated, frozen, and identified by a digest.
+
+A `RunSpec` nests one frozen model per stage. It round-trips through JSON, refuses unknown fields, and its `identity` digest
+covers exactly what determines the trained weights' trajectory (data, network, diffusion, training without its length).
+Nothing machine-specific (device, paths, batch of evaluation) is part of it.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Prediction = Literal["eps", "mu", "x0"]
+Objective = Literal["vlb", "mse"]
+Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
+ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
+Decoder = Literal["exact", "tanh"]
+ProtocolVariance = Literal["trained", "fixed-large", "fixed-small", "learned", "learned-range", "optimal"]
+
+
+class Frozen(BaseModel):
+    """Base of all specifications: immutable, no unknown fields, numbers never NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """Return 12 hexadecimal digits that identify the content."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class DataSpec(Frozen):
+    """The images: a data set's name and the shape the network sees."""
+
+    name: str = Field(description="digits, mnist, cifar10, ..., npz:FILE, folder:DIR, lsun:CATEGORY")
+    channels: Literal[1, 3]
+    side: int = Field(ge=2, description="pixels")
+    flips: bool = Field(default=False, description="random horizontal flips in training")
+
+
+class NetworkSpec(Frozen):
+    """The U-Net: widths, depth, attention."""
+
+    base_channels: int = Field(ge=4)
+    multipliers: tuple[int, ...] = Field(min_length=1)
+    blocks: int = Field(default=2, ge=1, description="residual blocks per level")
+    attention_sides: tuple[int, ...] = Field(default=(16,), description="sides in pixels of the levels with attention")
+    norm_groups: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _widths_divisible_by_groups(self) -> Self:
+        if self.base_channels % 2:
+            raise ValueError(f"base_channels is {self.base_channels}, but the time embedding needs an even number")
+        for width in {self.base_channels * m for m in self.multipliers} | {self.base_channels}:
+            if width == 0 or width % self.norm_groups:
+                raise ValueError(
+                    f"a level has {width} channels, which {self.norm_groups} normalisation groups do not divide "
+                    "(set network.norm_groups)"
+                )
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """The factor by which the side shrinks from the first to the last level."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def check_side(self, side: int) -> None:
+        """Raise ValueError unless ``side`` (pixels) can be halved at each level."""
+        if side % self.downsampling:
+            raise ValueError(
+                f"images are {side} pixels wide, but a network with {len(self.multipliers)} levels needs a side "
+                f"divisible by {self.downsampling} (did you mean another preset, or fewer network.multipliers?)"
+            )
+
+
+class DiffusionSpec(Frozen):
+    """The forward process and what the network is trained to predict."""
+
+    timesteps: int = Field(default=1000, ge=2)
+    schedule: ScheduleName = "linear"
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    prediction: Prediction = "eps"
+    objective: Objective = "mse"
+    variance: Variance = "fixed-large"
+
+    @model_validator(mode="after")
+    def _learned_variance_needs_the_bound(self) -> Self:
+        if self.learns_variance and self.objective == "mse":
+            raise ValueError("a learned variance needs objective vlb: the mean squared error does not train a variance")
+        return self
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network has a second head for the reverse variance."""
+        return self.variance.startswith("learned")
+
+
+class TrainSpec(Frozen):
+    """Optimisation."""
+
+    steps: int = Field(ge=1, description="parameter updates")
+    batch_size: int = Field(default=128, ge=1, description="images per update, over all processes")
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup_steps: int = Field(default=5000, ge=0, description="linear warm-up of the learning rate")
+    clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm")
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    checkpoint_steps: int = Field(default=5000, ge=1, description="updates between checkpoints")
+
+
+class EvaluationSpec(Frozen):
+    """How much is measured; part of each stored result, not of the run's identity."""
+
+    n_samples: int = Field(ge=2)
+    n_train_images: int = Field(ge=2, description="training images whose bound is evaluated beside the test set's")
+    n_progressive: int = Field(default=8, ge=1, description="samples whose x0_hat is kept over the reverse process")
+    n_score_splits: int = Field(default=10, ge=1)
+    estimator: Literal["full", "stratified"] = "full"
+    evaluations_per_image: int = Field(default=10, ge=2, description="of the stratified estimator")
+
+
+class Protocol(Frozen):
+    """How a bound is computed: the choices that change a bits/dim figure without changing the model.
+
+    ``paper`` is what the authors' code does; ``exact`` is the bound as it is defined (see docs/protocol.md).
+    """
+
+    name: str
+    variance: ProtocolVariance = "trained"
+    clip: bool = Field(description="x_0 estimates clipped to [-1, 1] before the mean is formed (not with mu prediction)")
+    decoder: Decoder
+    draws: int = Field(default=1, ge=1, description="noise draws per image and step")
+
+    def caption(self) -> str:
+        """One phrase that says all of it."""
+        clip = "x_0 clipped" if self.clip else "unclipped"
+        draws = "one draw" if self.draws == 1 else f"{self.draws} draws"
+        return f"protocol {self.name}: {self.variance} variance, {clip}, {self.decoder} decoder, {draws}"
+
+
+PROTOCOLS = {
+    "paper": Protocol(name="paper", clip=True, decoder="tanh"),
+    "exact": Protocol(name="exact", clip=False, decoder="exact"),
+}
+
+
+class RunSpec(Frozen):
+    """One run: one trained model and all that is measured of it."""
+
+    preset: str
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    data: DataSpec
+    network: NetworkSpec
+    diffusion: DiffusionSpec
+    train: TrainSpec
+    evaluation: EvaluationSpec
+
+    @model_validator(mode="after")
+    def _side_fits_the_network(self) -> Self:
+        self.network.check_side(self.data.side)
+        return self
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the network's output."""
+        return self.data.channels * (2 if self.diffusion.learns_variance else 1)
+
+    @property
+    def cell(self) -> str:
+        """The name of its ablation cell, such as ``eps-mse-fixed-large``."""
+        return f"{self.diffusion.prediction}-{self.diffusion.objective}-{self.diffusion.variance}"
+
+    def identity(self) -> str:
+        """Return the digest of what determines the weights: all but the evaluation and the length of training."""
+        return _Identity(
+            seed=self.seed,
+            data=self.data,
+            network=self.network,
+            diffusion=self.diffusion,
+            train=self.train.model_copy(update={"steps": 1, "checkpoint_steps": 1}),
+        ).digest()
+
+
+class _Identity(Frozen):
+    seed: int
+    data: DataSpec
+    network: NetworkSpec
+    diffusion: DiffusionSpec
+    train: TrainSpec
+
+
+def differences(found: RunSpec, wanted: RunSpec) -> list[str]:
+    """List the fields of identity in which two runs differ, as ``train.batch_size: 128, not 256``."""
+    pairs = zip(_flatten(found.model_dump()).items(), _flatten(wanted.model_dump()).values(), strict=True)
+    free = ("evaluation.", "train.steps", "train.checkpoint_steps")
+    return [f"{key}: {a}, not {b}" for (key, a), b in pairs if a != b and not key.startswith(free)]
+
+
+def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
+    """Return ``spec`` with fields replaced, each named by its dotted path and given as text.
+
+    Args:
+        spec: the run to change.
+        settings: such as ``{"train.batch_size": "256", "network.multipliers": "[1, 2]"}``; values are JSON or plain text.
+
+    Raises:
+        ValueError: for an unknown field (the nearest ones are named) or an invalid value.
+    """
+    document = spec.model_dump(mode="json")
+    known = _flatten(document)
+    for key, text in settings.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
+            raise ValueError(f"there is no option {key!r} (did you mean {', '.join(near)}?)")
+        *parents, leaf = key.split(".")
+        node = document
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = _parse(text)
+    return parse(document)
+
+
+def parse(document: object) -> RunSpec:
+    """Validate a JSON document as a run; raise ValueError with one sentence if it is none."""
+    try:
+        return RunSpec.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+
+
+def choices(field: object) -> str:
+    """List the values of a Literal type for a message."""
+    return ", ".join(map(str, get_args(field)))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    found = first.get("input")
+    if not where or isinstance(found, dict):
+        return f"{where}: {message}" if where else message
+    return f"{where} is {found!r}: {message[0].lower()}{message[1:]}"
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 - JSON is any
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
