@@ -12,6 +12,7 @@ to it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ TANH_FLOOR = 1e-12  # of the authors' decoder
 
 @dataclass(frozen=True)
 class Schedule:
-    """Noise schedule of a chain of T steps; all tables float64 on the CPU, indexed 0..T.
+    """Noise schedule of a chain of T steps; all tables float64 on one device, indexed 0..T.
 
     Attributes:
         beta: variance added by step t; ``beta[0] = 0``.
@@ -45,22 +46,22 @@ class Schedule:
         """T, the number of steps of this chain."""
         return len(self.beta) - 1
 
-    @property
+    @cached_property
     def alpha_bar_previous(self) -> Tensor:
         """``alpha_bar[t - 1]``; at t = 0, unused, it is 1."""
         return torch.cat([self.alpha_bar[:1], self.alpha_bar[:-1]])
 
-    @property
+    @cached_property
     def beta_tilde(self) -> Tensor:
         """Variance of q(x_{t-1} | x_t, x_0), Eq. 7; zero at t = 1."""
         return _safe_ratio(self.beta * (1 - self.alpha_bar_previous), 1 - self.alpha_bar)
 
-    @property
+    @cached_property
     def mean_weight_x_0(self) -> Tensor:
         """Weight of x_0 in mu_tilde, Eq. 7."""
         return _safe_ratio(self.alpha_bar_previous.sqrt() * self.beta, 1 - self.alpha_bar)
 
-    @property
+    @cached_property
     def mean_weight_x_t(self) -> Tensor:
         """Weight of x_t in mu_tilde, Eq. 7."""
         return _safe_ratio((1 - self.beta).sqrt() * (1 - self.alpha_bar_previous), 1 - self.alpha_bar)
@@ -72,6 +73,10 @@ class Schedule:
         sigma2[0] = torch.nan
         return sigma2
 
+    def to(self, device: torch.device | str) -> "Schedule":
+        """Return the schedule with its tables on ``device``."""
+        return Schedule(self.beta.to(device), self.alpha_bar.to(device), self.network_time.to(device))
+
     def respaced(self, steps: Sequence[int]) -> "Schedule":
         """Return the chain that visits only ``steps`` of this one.
 
@@ -81,11 +86,11 @@ class Schedule:
         Raises:
             ValueError: if they are not increasing times of this chain.
         """
-        chosen = torch.tensor([0, *steps])
+        chosen = torch.tensor([0, *steps], device=self.beta.device)
         if len(steps) < 2 or (chosen.diff() <= 0).any() or chosen[-1] > self.timesteps:
             raise ValueError(f"steps must be two or more increasing times in 1..{self.timesteps}, not {list(steps)}")
         alpha_bar = self.alpha_bar[chosen]
-        beta = torch.cat([torch.zeros(1, dtype=torch.float64), 1 - alpha_bar[1:] / alpha_bar[:-1]])
+        beta = torch.cat([self.beta[:1], 1 - alpha_bar[1:] / alpha_bar[:-1]])
         return Schedule(beta, alpha_bar, self.network_time[chosen])
 
 
@@ -272,24 +277,38 @@ def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decode
     return -torch.where(open_below, log_upper, torch.where(one_sided, above, inner))
 
 
-def bound_term(
-    schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = "exact"
-) -> Tensor:
-    """Return L_{t-1} of Eq. 5: the KL divergence for t > 1, the decoder's negative log likelihood at t = 1.
+def kl_term(schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """Return L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) of Eq. 5 for t > 1 (at t = 1 a finite placeholder).
 
     Returns:
         Nats per image, shape ``[batch]``.
     """
     beta_tilde = schedule.beta_tilde.clone()
-    beta_tilde[1] = 1.0  # a placeholder: there is no KL divergence at t = 1
-    kl = gaussian_kl(
-        q_posterior_mean(schedule, x_0, x_t, t), at(beta_tilde.log(), t, x_0), step.mean, step.log_variance
-    )
-    # The decoder is computed everywhere and selected, which spares a device a synchronisation; where it is not selected
-    # its arguments are replaced, so that its gradient is finite there.
+    beta_tilde[:2] = 1.0  # q(x_0 | x_1, x_0) has no density
+    mean = q_posterior_mean(schedule, x_0, x_t, t)
+    return gaussian_kl(mean, at(beta_tilde.log(), t, x_0), step.mean, step.log_variance).flatten(1).sum(1)
+
+
+def decoder_term(step: ReverseStep, x_0: Tensor, decoder: Decoder) -> Tensor:
+    """Return L_0 of Eq. 5, the decoder's negative log likelihood, for steps at t = 1: nats per image, shape ``[batch]``."""
+    return decoder_nll(x_0, step.mean, step.log_variance, decoder).flatten(1).sum(1)
+
+
+def bound_term(
+    schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = "exact"
+) -> Tensor:
+    """Return L_{t-1} of Eq. 5 at any t, differentiably: `decoder_term` at t = 1, `kl_term` elsewhere.
+
+    The decoder is computed everywhere and selected, which spares a device a synchronisation; where it is not selected its
+    arguments are replaced, so that its gradient is finite there.
+
+    Returns:
+        Nats per image, shape ``[batch]``.
+    """
     last = (t == 1).reshape(-1, *[1] * (x_0.ndim - 1))
     mean, log_variance = torch.where(last, step.mean, x_0), torch.where(last, step.log_variance, -8.0)
-    return torch.where(last, decoder_nll(x_0, mean, log_variance, decoder), kl).flatten(1).sum(1)
+    nll = decoder_nll(x_0, mean, log_variance, decoder).flatten(1).sum(1)
+    return torch.where(t == 1, nll, kl_term(schedule, step, x_0, x_t, t))
 
 
 def training_loss(

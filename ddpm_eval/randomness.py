@@ -9,6 +9,7 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3
 import math
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,10 +81,5 @@ def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, .
 
 
 def derive_seed(seed: int, *index: int) -> int:
-    """Mix a seed and indices (each below 2**64) into a 63-bit seed for a library generator."""
-    words = [torch.tensor(0)] * 4
-    state = (seed & _MASK, seed >> 32 & _MASK)
-    for i in index:
-        words = [words[0] ^ (i & _MASK), words[1] ^ (i >> 32 & _MASK), words[2], words[3]]
-        words = list(philox((words[0], words[1], words[2], words[3]), state))
-    return (int(words[0]) << 31 ^ int(words[1])) & (2**63 - 1)
+    """Mix a seed and any number of non-negative indices into a 63-bit seed for a library generator."""
+    return int(np.random.SeedSequence((seed, *index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
