@@ -1,0 +1,42 @@
+"""Fixtures that find real data beside the repository; tests that need it skip where there is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddpm_eval.data import ImageSet, load
+from ddpm_eval.spec import DataSpec
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def unpacked_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with cifar10.npz and MNIST/raw, unpacked once per session."""
+    script = SHARED_DATA / "unpack.py"
+    if not script.exists():
+        pytest.skip(f"real CIFAR-10 and MNIST are not in {SHARED_DATA}")
+    folder = tmp_path_factory.mktemp("real-data")
+    subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_npz(unpacked_data: Path) -> Path:
+    """Real CIFAR-10: x_train, y_train, x_test, y_test, inexact_train, inexact_test."""
+    return unpacked_data / "cifar10.npz"
+
+
+@pytest.fixture(scope="session")
+def mnist_root(unpacked_data: Path) -> Path:
+    """Root for torchvision.datasets.MNIST with the official files."""
+    return unpacked_data
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[ImageSet, ImageSet]:
+    """The embedded digits: training and test split."""
+    spec = DataSpec(name="digits", channels=1, side=8)
+    return load(spec, "train"), load(spec, "test")
