@@ -63,7 +63,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "step": str(checkpoint.step),
         "facts": json.dumps(checkpoint.facts),
     }
-    _write_safetensors(path, checkpoint.tensors, header)
+    write_tensors(path, checkpoint.tensors, header)
 
 
 def load(path: Path, *, prefixes: tuple[str, ...] | None = None, device: torch.device | str = "cpu") -> Checkpoint:
@@ -132,23 +132,49 @@ def check_weights(weights: Mapping[str, Tensor], network: UNet, source: object) 
     Args:
         weights: a state dict.
         network: whose architecture is expected; may be on the meta device.
-        source: where the weights came from, for the message.
+        source: where the weights came from, for the message, which names the first field that differs.
     """
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if missing := expected.keys() - found.keys():
-        raise ValueError(f"{source} lacks {_some(missing)}: it holds another architecture than its specification says")
-    if unknown := found.keys() - expected.keys():
-        raise ValueError(f"{source} holds unknown weights {_some(unknown)}: another architecture than its specification says")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValueError(f"{source}: {name} has shape {found[name]}, not {shape} (another architecture?)")
+    expected = network.state_dict()
+    shapes, found = ({name: value.shape for name, value in state.items()} for state in (expected, weights))
+    if shapes != found:
+        unknown, missing = found.keys() - shapes.keys(), shapes.keys() - found.keys()
+        wanted, got = architecture(expected), architecture(weights)
+        for name in wanted:
+            if got.get(name) not in (wanted[name], None):
+                raise ValueError(f"{source}: {name} is {got[name]} in the weights, but {wanted[name]} in the specification")
+        if unknown:
+            raise ValueError(f"{source} holds weights that this network does not have: {_some(unknown)}")
+        if missing:
+            raise ValueError(f"{source} lacks weights of this network: {_some(missing)}")
+        name = next(name for name in shapes if shapes[name] != found[name])
+        raise ValueError(f"{source}: {name} has shape {tuple(found[name])}, but this network's is {tuple(shapes[name])}")
     for name, value in weights.items():
         if not bool(value.isfinite().all()):
             raise ValueError(f"{source}: weight {name} holds values that are not finite (did the training diverge?)")
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+def architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read off a state dict what its shapes say of the network; fields that it does not show are left out."""
+    fields: dict[str, Any] = {}
+    if "conv_in.weight" not in weights or "conv_out.weight" not in weights:
+        return fields
+    base, channels = weights["conv_in.weight"].shape[:2]
+    fields["data.channels"], fields["out_channels"] = channels, len(weights["conv_out.weight"])
+    fields["network.base_channels"] = base
+    widths: list[int] = []
+    while (name := f"down.{len(widths)}.block.0.conv1.weight") in weights:
+        widths.append(len(weights[name]))
+    fields["network.multipliers"] = tuple(width // base for width in widths)
+    blocks = 0
+    while f"down.0.block.{blocks}.conv1.weight" in weights:
+        blocks += 1
+    fields["network.blocks"] = blocks
+    attention = tuple(level for level in range(len(widths)) if f"down.{level}.attn.0.q.weight" in weights)
+    return fields | {"levels with attention (the largest side is 0)": attention}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file atomically, its folder created; raise ValueError if it cannot be written."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
