@@ -130,26 +130,92 @@ class StratifiedAtoms(Record):
 
 
 @dataclass(frozen=True)
-class Quality(Record):
-    """Sample quality under one protocol.
+class FeatureStatistics(Record):
+    """Mean and covariance of an extractor's features over a set of images, accumulated in float64.
 
-    ``score`` and ``frechet_distance`` are the Inception score and FID only where ``features`` is inception-v3-compat.
+    With ``data_digest``, ``split``, ``features``, ``weights_digest`` and ``resize`` it is identified completely.
+    """
+
+    mean: Array = array("feature", "feature units", "mean")
+    covariance: Array = array("feature feature", "squared feature units", "unbiased covariance")
+    n_images: int
+    data_digest: str
+    split: str
+    features: str
+    weights_digest: str
+    resize: str
+
+
+@dataclass(frozen=True)
+class Quality(Record):
+    """Sample quality under one protocol, with 95% intervals (``_low``, ``_high``); NaN where a number was not asked for.
+
+    ``score`` and ``frechet_distance`` are the Inception score and FID only where ``features`` is inception-v3-compat:
+    `distance_name` and `score_name` say what to call them. Distances are at ``n_samples`` images and biased upwards by it,
+    ``frechet_infinite`` is extrapolated to infinitely many. ``reference`` is the split that distances are taken to, and
+    ``reference_distance`` how far the ``n_test`` test images are from it: the yardstick. ``caption`` says in one phrase how
+    the numbers were made, ``caveat`` what is wrong with them (empty if nothing).
     """
 
     class_counts: Array = array("class", "samples", "samples per class that the extractor assigns")
+    score_splits: Array = array("split", "1", "score of each split, whose mean is ``score``")
     frechet_distance: float
     frechet_distance_low: float
     frechet_distance_high: float
+    frechet_infinite: float
+    frechet_infinite_low: float
+    frechet_infinite_high: float
     score: float
     score_std: float
     score_low: float
     score_high: float
+    kid: float
+    kid_std: float
+    kid_low: float
+    kid_high: float
+    precision: float
+    precision_low: float
+    precision_high: float
+    recall: float
+    recall_low: float
+    recall_high: float
     mean_confidence: float
+    mean_confidence_low: float
+    mean_confidence_high: float
     n_samples: int
     n_reference: int
     reference: str
     reference_distance: float
+    reference_distance_low: float
+    reference_distance_high: float
+    n_test: int
     features: str
     weights_digest: str
     classifier_test_accuracy: float
     protocol: str
+    caption: str
+    caveat: str
+
+    @property
+    def is_inception(self) -> bool:
+        """Whether the numbers are FID and Inception score."""
+        return self.features == "inception-v3-compat"
+
+    @property
+    def distance_name(self) -> str:
+        """What to call ``frechet_distance``, such as ``Frechet distance (digits classifier)``."""
+        return "FID" if self.is_inception else f"Frechet distance ({self._features_name})"
+
+    @property
+    def score_name(self) -> str:
+        """What to call ``score``, such as ``score (digits classifier)``."""
+        return "Inception score" if self.is_inception else f"score ({self._features_name})"
+
+    @property
+    def kid_name(self) -> str:
+        """What to call ``kid``."""
+        return "KID" if self.is_inception else f"kernel distance ({self._features_name})"
+
+    @property
+    def _features_name(self) -> str:
+        return self.features.replace("-classifier", " classifier")
