@@ -1,0 +1,540 @@
+"""From stored atoms to tidy tables in which an estimate and its interval come together; numpy, scipy and pandas only.
+
+Conventions: bits/dim are nats per image divided by (dimensions x ln 2). Column j of an array over ``t`` is t = j + 1. A column
+``x`` has its 95% interval in ``x_low`` and ``x_high`` (``low`` and ``high`` where a table has one estimate per row); an empty
+bound means that fewer than two images were available. Columns that start with ``paper_`` are published CIFAR-10 values.
+
+Intervals are over images: the bootstrap's BCa interval in its analytic form (no resampling, hence no seed), see `Estimate`.
+
+Source of the split and of Table 4: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from ddpm_eval.records import Array, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
+
+Atoms = BoundAtoms | StratifiedAtoms
+
+LEVEL = 0.95
+INTERVAL_METHOD = "95%, BCa bootstrap over images in its analytic form with Student's t quantiles"
+QUANTITIES = ("rate", "distortion", "prior", "total")
+CELLS = (
+    ("mu", "L", "learned"),
+    ("mu", "L", "fixed"),
+    ("mu", "MSE", "fixed"),
+    ("eps", "L", "learned"),
+    ("eps", "L", "fixed"),
+    ("eps", "MSE", "fixed"),
+)
+"""The six cells of Table 2: prediction, objective, variance."""
+
+
+# Estimates and their intervals
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Means over independent images, with the first cumulants of their sampling distribution; arrays of one shape.
+
+    Attributes:
+        value: the mean.
+        standard_error: of the mean, from the unbiased sample variance; NaN for fewer than two images.
+        skewness: of the mean's distribution, that is the sample's over sqrt(n).
+        degrees_of_freedom: of the variance.
+        n: images.
+    """
+
+    value: Array
+    standard_error: Array
+    skewness: Array
+    degrees_of_freedom: Array
+    n: Array
+
+    def interval(self, level: float = LEVEL) -> tuple[Array, Array]:
+        """Return the lower and upper bound of the central interval of the given level.
+
+        The BCa bootstrap interval of a mean with everything in closed form: bias correction and acceleration both equal a
+        sixth of the skewness, and the bootstrap distribution's quantile is its Cornish-Fisher expansion. Student's t replaces
+        the normal quantile, which makes it the t interval for symmetric data. A monotone function of the mean has the
+        interval between the function's values at the bounds.
+
+        Source: DiCiccio and Efron, "Bootstrap confidence intervals", Statistical Science 11 (1996), sections 3 and 4.
+        """
+        tail = (1 - level) / 2
+        return self._bound(tail), self._bound(1 - tail)
+
+    def _bound(self, probability: float) -> Array:
+        a = self.skewness / 6
+        shifted = a + stdtrit(self.degrees_of_freedom, probability)
+        z = a + shifted / (1 - a * shifted)
+        return np.asarray(self.value + self.standard_error * (z + a * (z**2 - 1)))
+
+    def __getitem__(self, index: int | slice) -> "Estimate":
+        """Return the estimates at ``index``."""
+        return Estimate(*(np.asarray(part)[index] for part in vars(self).values()))
+
+
+def mean_estimate(values: Array) -> Estimate:
+    """Estimate the mean over the first axis of ``[image, ...]``."""
+    values = np.asarray(values, dtype=np.float64)
+    n, shape = len(values), values.shape[1:]
+    mean, second, third = (part.reshape(shape) for part in _moments(values.reshape(n, -1)))
+    return _from_moments(mean, second, third, np.full(shape, n))
+
+
+def grouped_estimate(values: Array, group: Array, groups: int) -> Estimate:
+    """Estimate the mean of each group: ``values`` and ``group`` (0..groups - 1) are ``[entry]``; an empty group gives NaN."""
+    n = np.bincount(group, minlength=groups)
+    share = 1 / np.where(n == 0, np.nan, n)
+    mean = np.bincount(group, values, groups) * share
+    centred = values - mean[group]
+    return _from_moments(
+        mean, np.bincount(group, centred**2, groups) * share, np.bincount(group, centred**3, groups) * share, n
+    )
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """Estimate the difference of the means of two independent sets of images: cumulants add, Welch's degrees of freedom."""
+    variance = a.standard_error**2 + b.standard_error**2
+    third = a.skewness * a.standard_error**3 - b.skewness * b.standard_error**3
+    spread = a.standard_error**4 / a.degrees_of_freedom + b.standard_error**4 / b.degrees_of_freedom
+    freedom = np.divide(variance**2, spread, out=np.asarray(a.degrees_of_freedom + b.degrees_of_freedom), where=spread > 0)
+    skewness = np.divide(third, variance**1.5, out=np.zeros_like(variance), where=variance > 0)
+    return Estimate(a.value - b.value, np.sqrt(variance), skewness, freedom, np.minimum(a.n, b.n))
+
+
+def _moments(columns: Array, block: int = 64) -> tuple[Array, Array, Array]:
+    mean = columns.mean(0)
+    second, third = np.empty_like(mean), np.empty_like(mean)
+    for start in range(0, columns.shape[1], block):  # a block of columns at a time bounds the memory
+        part = slice(start, start + block)
+        centred = columns[:, part] - mean[part]
+        square = centred**2
+        second[part], third[part] = square.mean(0), (square * centred).mean(0)
+    return mean, second, third
+
+
+def _from_moments(mean: Array, second: Array, third: Array, n: Array) -> Estimate:
+    freedom = np.where(n > 1, n - 1.0, np.nan)
+    skewness = np.divide(third, second**1.5 * np.sqrt(n), out=np.zeros_like(mean), where=second > 0)
+    return Estimate(mean, np.sqrt(second / freedom), skewness, freedom, np.asarray(n))
+
+
+# The bound: per-image values
+
+
+def steps(atoms: Atoms) -> int:
+    """Return T, the number of steps of the chain that was measured."""
+    return len(atoms.inclusion) if isinstance(atoms, StratifiedAtoms) else atoms.terms.shape[1]
+
+
+def term_values(atoms: Atoms) -> Array:
+    """Return bits/dim of each image's terms, float64 ``[image, t]``, whose mean over images is unbiased.
+
+    Stratified terms are weighted by 1 / inclusion and zero where an image was not evaluated (Horvitz and Thompson, 1952).
+
+    Raises:
+        ValueError: if a term or the prior is not finite.
+    """
+    _check_finite(atoms)
+    scale = 1 / (atoms.dimensions * math.log(2))
+    if isinstance(atoms, BoundAtoms):
+        return atoms.terms.astype(np.float64) * scale
+    image, column, terms = _entries(atoms, atoms.terms)
+    values = np.zeros((len(atoms.image_id), steps(atoms)))
+    np.add.at(values, (image, column), terms * scale / atoms.inclusion[column])
+    return values
+
+
+def bound_values(atoms: Atoms) -> dict[str, Array]:
+    """Return each image's rate (terms t > 1), distortion (t = 1), prior and total in bits/dim, by name, each ``[image]``."""
+    terms = term_values(atoms)
+    prior = atoms.prior.astype(np.float64) / (atoms.dimensions * math.log(2))
+    rate, distortion = terms[:, 1:].sum(1), terms[:, 0]
+    return {"rate": rate, "distortion": distortion, "prior": prior, "total": rate + distortion + prior}
+
+
+def _entries(atoms: StratifiedAtoms, values: Array) -> tuple[Array, Array, Array]:
+    """Drop the padding: image index, column t - 1 and value of each evaluation, ``[entry]``."""
+    image, _ = used = np.nonzero(atoms.t > 0)
+    return image, atoms.t[used].astype(np.int64) - 1, values[used].astype(np.float64)
+
+
+def _check_finite(atoms: Atoms) -> None:
+    used = atoms.t > 0 if isinstance(atoms, StratifiedAtoms) else np.ones(atoms.terms.shape, dtype=bool)
+    bad = np.argwhere(used & ~(np.isfinite(atoms.terms) & np.isfinite(atoms.x_0_squared_error)))
+    if len(bad):
+        row, column = bad[0]
+        t = atoms.t[row, column] if isinstance(atoms, StratifiedAtoms) else column + 1
+        raise ValueError(
+            f"{len(bad)} measured terms are not finite, the first for image {atoms.image_id[row]} at t = {t} "
+            "(the model's output overflowed: did its training diverge?)"
+        )
+    if not np.isfinite(atoms.prior).all():
+        raise ValueError("the prior term of an image is not finite (is alpha_bar at T equal to 1?)")
+
+
+# The bound: tables
+
+
+def split_table(atoms: Atoms, trained_variance: str, paper: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Split the bound into rate L_1 + ... + L_{T-1}, distortion L_0, prior L_T and their sum.
+
+    Args:
+        atoms: of one model, split and protocol.
+        trained_variance: the run's variance, which the protocol's ``trained`` stands for.
+        paper: published bits/dim by quantity, for the column ``paper_bits_per_dim``.
+
+    Returns:
+        quantity, bits_per_dim, low, high, n_images, split, variance, paper_bits_per_dim.
+    """
+    rows = []
+    for quantity, values in bound_values(atoms).items():
+        estimate = mean_estimate(values)
+        low, high = estimate.interval()
+        rows.append((quantity, estimate.value, low, high, len(values), atoms.split))
+    frame = pd.DataFrame(rows, columns=["quantity", "bits_per_dim", "low", "high", "n_images", "split"])
+    frame = frame.astype(dict.fromkeys(["bits_per_dim", "low", "high"], float))
+    frame["variance"] = _variance(atoms, trained_variance)
+    frame["paper_bits_per_dim"] = frame["quantity"].map(dict(paper or {})).astype(float)
+    return frame
+
+
+def terms_table(atoms: Atoms, floor: Array | None = None) -> pd.DataFrame:
+    """List every term of the bound: t, bits_per_dim, low, high, n_images, floor_bits_per_dim.
+
+    Args:
+        atoms: of one model, split and protocol.
+        floor: each term's lower limit under the protocol's variance, `variance_floor`, bits/dim ``[t]``.
+    """
+    estimate = mean_estimate(term_values(atoms))
+    low, high = estimate.interval()
+    count = steps(atoms)
+    t = np.arange(1, count + 1)
+    return pd.DataFrame(
+        {
+            "t": t,
+            "bits_per_dim": estimate.value,
+            "low": low,
+            "high": high,
+            "n_images": _evaluated(atoms),
+            "floor_bits_per_dim": np.full(count, np.nan) if floor is None else floor,
+        }
+    )
+
+
+def variance_floor(sigma2: Array, beta_tilde: Array) -> Array:
+    """Return what the choice of reverse variance alone adds to each term, bits/dim ``[t]``; its sum is the bound's floor.
+
+    The KL divergence between Gaussians of variance beta_tilde and sigma2 with equal means, zero at t = 1 (the decoder).
+
+    Args:
+        sigma2: reverse variances indexed 0..T.
+        beta_tilde: posterior variances indexed 0..T.
+    """
+    ratio = np.asarray(beta_tilde, dtype=np.float64)[2:] / np.asarray(sigma2, dtype=np.float64)[2:]
+    return np.concatenate([[0.0], 0.5 * (ratio - 1 - np.log(ratio)) / math.log(2)])
+
+
+def rate_distortion_curve(atoms: Atoms) -> pd.DataFrame:
+    """Follow progressive decoding step by step (Fig. 5): what was received, and how good x_0 can be estimated from it.
+
+    After tau reverse steps the receiver is at t = T - tau + 1 and has x_t; the rate counts the terms received before that.
+    The root mean squared error is on the 0-255 scale, pooled over images before the root (``rmse_255``) and as the mean of
+    each image's root (``image_rmse_255``); PSNR is the pooled one's. In stratified atoms the rate is a Horvitz-Thompson mean
+    over all images, and the distortion at t the mean over the images evaluated there (``n_distortion``).
+
+    Returns:
+        One row per reverse step, increasing: reverse_steps, t, rate_bits_per_dim, rmse_255, image_rmse_255, psnr_db, each
+        with _low and _high, n_images, n_distortion.
+    """
+    terms = term_values(atoms)
+    received = np.flip(np.cumsum(np.flip(terms, 1), 1), 1) - terms
+    frame = pd.DataFrame({"t": np.arange(1, steps(atoms) + 1)})
+    frame["reverse_steps"] = len(frame) - frame["t"] + 1
+    _add(frame, "rate_bits_per_dim", *_bounds(mean_estimate(received)))
+    squared = _at_each_step(atoms, atoms.x_0_squared_error)
+    with np.errstate(invalid="ignore"):  # a bound below zero, which few and very skewed images can have, is left empty
+        pooled = [127.5 * np.sqrt(part) for part in _bounds(squared)]
+    _add(frame, "rmse_255", *pooled)
+    _add(frame, "image_rmse_255", *(127.5 * p for p in _bounds(_at_each_step(atoms, np.sqrt(atoms.x_0_squared_error)))))
+    with np.errstate(divide="ignore"):  # a perfect estimate has infinite PSNR
+        value, high, low = (20 * np.log10(255 / part) for part in pooled)
+    _add(frame, "psnr_db", value, low, high)
+    frame["n_images"], frame["n_distortion"] = len(atoms.image_id), _evaluated(atoms)
+    return frame.sort_values("reverse_steps", ignore_index=True)
+
+
+def table4(atoms: Atoms, paper: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the paper's Table 4: progressive lossy compression at ten equally spaced numbers of reverse steps.
+
+    Args:
+        atoms: of one model, split and protocol.
+        paper: reverse_steps, rate_bits_per_dim, rmse_255; joined where T is the paper's 1000, blank otherwise.
+
+    Returns:
+        reverse_steps (T, 0.9 T, ...), t, rate_bits_per_dim, rmse_255, paper_rate_bits_per_dim, paper_rmse_255, then the
+        intervals and further columns of `rate_distortion_curve`.
+    """
+    count = steps(atoms)
+    wanted = sorted({round(count * share / 10) for share in range(1, 11)} - {0}, reverse=True)
+    frame = rate_distortion_curve(atoms).set_index("reverse_steps").loc[wanted].reset_index()
+    for column in ("rate_bits_per_dim", "rmse_255"):
+        published = {} if paper is None or count != 1000 else paper.set_index("reverse_steps")[column].to_dict()
+        frame[f"paper_{column}"] = frame["reverse_steps"].map(published).astype(float)
+    first = ["reverse_steps", "t", "rate_bits_per_dim", "rmse_255", "paper_rate_bits_per_dim", "paper_rmse_255"]
+    return frame[first + [column for column in frame if column not in first]]
+
+
+def gap_table(train: Atoms, test: Atoms) -> pd.DataFrame:
+    """Compare splits: per quantity train, test and gap (test - train) in bits/dim with intervals, n_train, n_test.
+
+    The two sets of images are independent, so the gap's interval is the unpaired one.
+
+    Raises:
+        ValueError: if the two were measured under different protocols.
+    """
+    if train.protocol != test.protocol:
+        raise ValueError("the two splits were measured under different protocols, so their gap would mean nothing")
+    a, b = bound_values(train), bound_values(test)
+    frame = pd.DataFrame({"quantity": QUANTITIES})
+    pairs = [(mean_estimate(a[quantity]), mean_estimate(b[quantity])) for quantity in QUANTITIES]
+    for name, estimates in {
+        "train": [first for first, _ in pairs],
+        "test": [second for _, second in pairs],
+        "gap": [difference(second, first) for first, second in pairs],
+    }.items():
+        _add(frame, f"{name}_bits_per_dim", *np.array([_bounds(estimate) for estimate in estimates]).T)
+    frame["n_train"], frame["n_test"] = len(train.image_id), len(test.image_id)
+    return frame
+
+
+def protocol_table(results: Sequence[Atoms], trained_variance: str, floors: Sequence[float] | None = None) -> pd.DataFrame:
+    """Compare bounds of one model under several protocols, or chains of several lengths, one row each.
+
+    Args:
+        results: of one model. Where a row's images are the first row's, ``difference_bits_per_dim`` is the paired
+            difference of the totals from the first row, with its interval.
+        trained_variance: the run's variance.
+        floors: each row's variance floor in bits/dim (NaN where the variance is learned).
+
+    Returns:
+        protocol, variance, clip, decoder, draws, steps, estimator, network_evaluations, split, n_images, inexact_left_out,
+        total, rate, distortion, prior in bits/dim with intervals, floor_bits_per_dim, decoder_share, difference_bits_per_dim
+        with its interval.
+    """
+    rows = [_protocol_row(atoms, trained_variance) for atoms in results]
+    frame = pd.DataFrame(rows)
+    values = [bound_values(atoms) for atoms in results]
+    for quantity in ("total", "rate", "distortion", "prior"):
+        bounds = [_bounds(mean_estimate(value[quantity])) for value in values]
+        _add(frame, f"{quantity}_bits_per_dim", *np.array(bounds).T)
+    frame["floor_bits_per_dim"] = np.nan if floors is None else floors
+    frame["decoder_share"] = frame["distortion_bits_per_dim"] / frame["total_bits_per_dim"]
+    paired = [_paired(results[0], values[0]["total"], *item) for item in zip(results, values, strict=True)]
+    _add(frame, "difference_bits_per_dim", *np.array(paired).T)
+    return frame
+
+
+def estimator_table(results: Sequence[Atoms]) -> pd.DataFrame:
+    """Compare what estimators cost: estimator, network_evaluations, n_images, bits_per_dim, low, high, standard_error.
+
+    Full results are also listed for their first half, quarter, ... of the images, down to 8, as ``full``.
+    """
+    rows = []
+    for atoms in results:
+        total = bound_values(atoms)["total"]
+        kept = len(total)
+        while kept == len(total) or (kept >= 8 and isinstance(atoms, BoundAtoms)):
+            estimate = mean_estimate(total[:kept])
+            evaluations = _network_evaluations(atoms) * kept // len(total)
+            low, high = estimate.interval()
+            rows.append((_estimator(atoms), evaluations, kept, estimate.value, low, high, estimate.standard_error))
+            kept //= 2
+    names = ["estimator", "network_evaluations", "n_images", "bits_per_dim", "low", "high", "standard_error"]
+    return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(names[3:], float))
+
+
+def _protocol_row(atoms: Atoms, trained_variance: str) -> dict[str, object]:
+    protocol = json.loads(atoms.protocol)
+    return {
+        "protocol": protocol["name"],
+        "variance": _variance(atoms, trained_variance),
+        **{key: protocol[key] for key in ("clip", "decoder", "draws")},
+        "steps": steps(atoms),
+        "estimator": _estimator(atoms),
+        "network_evaluations": _network_evaluations(atoms),
+        "split": atoms.split,
+        "n_images": len(atoms.image_id),
+        "inexact_left_out": atoms.inexact_left_out,
+    }
+
+
+def _paired(first: Atoms, first_total: Array, atoms: Atoms, values: Mapping[str, Array]) -> tuple[Array, Array, Array]:
+    if not np.array_equal(first.image_id, atoms.image_id):
+        nan = np.array(np.nan)
+        return nan, nan, nan
+    return _bounds(mean_estimate(values["total"] - first_total))
+
+
+def _estimator(atoms: Atoms) -> str:
+    return "stratified" if isinstance(atoms, StratifiedAtoms) else "full"
+
+
+def _network_evaluations(atoms: Atoms) -> int:
+    if isinstance(atoms, StratifiedAtoms):
+        return atoms.network_evaluations
+    return atoms.terms.size * int(json.loads(atoms.protocol)["draws"])
+
+
+def _variance(atoms: Atoms, trained_variance: str) -> str:
+    name = str(json.loads(atoms.protocol)["variance"])
+    return trained_variance if name == "trained" else name
+
+
+def _at_each_step(atoms: Atoms, values: Array) -> Estimate:
+    """Estimate the mean of a per-image quantity at each t from the images that were evaluated there."""
+    if isinstance(atoms, BoundAtoms):
+        return mean_estimate(values)
+    _, column, entries = _entries(atoms, values)
+    return grouped_estimate(entries, column, steps(atoms))
+
+
+def _evaluated(atoms: Atoms) -> Array:
+    if isinstance(atoms, BoundAtoms):
+        return np.full(steps(atoms), len(atoms.image_id))
+    return np.bincount(_entries(atoms, atoms.terms)[1], minlength=steps(atoms))
+
+
+def _bounds(estimate: Estimate) -> tuple[Array, Array, Array]:
+    return estimate.value, *estimate.interval()
+
+
+def _add(frame: pd.DataFrame, name: str, value: Array, low: Array, high: Array) -> None:
+    frame[name], frame[f"{name}_low"], frame[f"{name}_high"] = value, low, high
+
+
+# The ablation, sample quality, training
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of one cell of Table 2; ``None`` where a result does not exist (yet)."""
+
+    prediction: str
+    objective: str
+    variance: str
+    log: TrainingLog | None = None
+    quality: Quality | None = None
+    atoms: Atoms | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The cell's place in `CELLS`: the paper's names for the specification's."""
+        objective = {"vlb": "L", "mse": "MSE"}.get(self.objective, self.objective)
+        return self.prediction, objective, "learned" if self.variance.startswith("learned") else "fixed"
+
+    @property
+    def status(self) -> str:
+        """``diverged`` if training did, ``ok`` if everything was measured, else ``missing``."""
+        if self.log is not None and self.log.diverged:
+            return "diverged"
+        return "missing" if None in (self.log, self.quality, self.atoms) else "ok"
+
+
+def table2(cells: Sequence[Cell], paper: pd.DataFrame) -> pd.DataFrame:
+    """Return the paper's Table 2 with all six cells, in its order; a cell without results has status ``missing``.
+
+    Args:
+        cells: at most one per place.
+        paper: prediction, objective, variance, inception_score, fid.
+
+    Returns:
+        prediction, objective, variance, status, score, score_std, frechet_distance with _low and _high, bits_per_dim with
+        _low and _high, n_samples, features, paper_inception_score, paper_fid.
+
+    Raises:
+        ValueError: if a cell is none of the six, or given twice.
+    """
+    by_key = {cell.key: cell for cell in cells}
+    if len(by_key) < len(cells) or not by_key.keys() <= set(CELLS):
+        raise ValueError(f"cells must be distinct and among {CELLS}, not {[cell.key for cell in cells]}")
+    frame = pd.DataFrame([_cell_row(by_key.get(key, Cell(*key))) for key in CELLS])
+    frame["n_samples"] = frame["n_samples"].astype("Int64")
+    published = paper[["prediction", "objective", "variance", "inception_score", "fid"]]
+    published = published.rename(columns={"inception_score": "paper_inception_score", "fid": "paper_fid"})
+    return frame.merge(published, how="left", on=["prediction", "objective", "variance"], validate="one_to_one")
+
+
+def _cell_row(cell: Cell) -> dict[str, object]:
+    quality = cell.quality
+    measured = ("score", "score_std", "frechet_distance", "frechet_distance_low", "frechet_distance_high")
+    bound = (math.nan,) * 3 if cell.atoms is None else _bounds(mean_estimate(bound_values(cell.atoms)["total"]))
+    return {
+        **dict(zip(("prediction", "objective", "variance"), cell.key, strict=True)),
+        "status": cell.status,
+        **{name: math.nan if quality is None else getattr(quality, name) for name in measured},
+        **dict(zip(("bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"), map(float, bound), strict=True)),
+        "n_samples": None if quality is None else quality.n_samples,
+        "features": "" if quality is None else quality.features,
+    }
+
+
+def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
+    """List every quality figure of the named runs: run, metric, value, low, high, unit, n, features, reference."""
+    rows = []
+    for run, quality in results.items():
+        for metric, value, low, high, unit, n in _quality_rows(quality):
+            rows.append((run, metric, value, low, high, unit, n, quality.features, quality.reference))
+    names = ["run", "metric", "value", "low", "high", "unit", "n", "features", "reference"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _quality_rows(quality: Quality) -> list[tuple[str, float, float, float, str, int]]:
+    q, nan = quality, math.nan
+    return [
+        ("frechet_distance", q.frechet_distance, q.frechet_distance_low, q.frechet_distance_high, "1", q.n_samples),
+        ("score", q.score, q.score_low, q.score_high, "1", q.n_samples),
+        ("mean_confidence", q.mean_confidence, nan, nan, "probability", q.n_samples),
+        ("reference_distance", q.reference_distance, nan, nan, "1", q.n_reference),
+        ("classifier_test_accuracy", q.classifier_test_accuracy, nan, nan, "share", q.n_reference),
+    ]
+
+
+def training_curve(log: TrainingLog, points: int = 300) -> pd.DataFrame:
+    """Average the training log over at most ``points`` equal blocks of updates (the last may be shorter).
+
+    Returns:
+        update (of the block's end), loss and gradient_norm (block means; not finite where the run diverged), updates (in the
+        block).
+    """
+    count = len(log.loss)
+    starts = np.arange(0, count, max(1, -(-count // points)))
+    sizes = np.diff(np.append(starts, count))
+    frame = pd.DataFrame({"update": starts + sizes})
+    for name in ("loss", "gradient_norm"):
+        values = getattr(log, name).astype(np.float64)
+        frame[name] = np.add.reduceat(values, starts) / sizes if count else np.empty(0)
+    frame["updates"] = sizes
+    return frame
+
+
+def pixel_table(panels: Mapping[str, Array]) -> pd.DataFrame:
+    """List images as rows: panel, image, and the 8-bit level of each ``channel_row_column``.
+
+    Args:
+        panels: uint8 ``[image, channel, row, column]`` by title.
+    """
+    frames = []
+    for title, images in panels.items():
+        names = ["_".join(map(str, index)) for index in np.ndindex(images.shape[1:])]
+        pixels = pd.DataFrame(images.reshape(len(images), -1), columns=names)
+        frames.append(pd.concat([pd.DataFrame({"panel": title, "image": np.arange(len(images))}), pixels], axis=1))
+    return pd.concat(frames, ignore_index=True)
