@@ -258,23 +258,16 @@ def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decode
         decoder: which CDF.
     """
     scale = torch.exp(-0.5 * log_variance)
-    upper, lower = (x_0 + HALF_BIN - mean) * scale, (x_0 - HALF_BIN - mean) * scale
     first, final = x_0 < -1 + HALF_BIN, x_0 > 1 - HALF_BIN
     if decoder == "tanh":
-        cdf_upper = _tanh_cdf(upper).masked_fill(final, 1.0)
-        cdf_lower = _tanh_cdf(lower).masked_fill(first, 0.0)
+        cdf_upper = _tanh_cdf((x_0 + HALF_BIN - mean) * scale).masked_fill(final, 1.0)
+        cdf_lower = _tanh_cdf((x_0 - HALF_BIN - mean) * scale).masked_fill(first, 0.0)
         return -(cdf_upper - cdf_lower).clamp(min=TANH_FLOOR).log()
-    # By symmetry work in the left tail, where log CDFs keep their precision
-    flip = (upper + lower) > 0
-    upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
-    one_sided = torch.where(flip, first, final)  # the bin reaches +infinity, or after the flip -infinity did
-    open_below = torch.where(flip, final, first)
-    log_upper = torch.special.log_ndtr(torch.where(one_sided, torch.zeros_like(upper), upper))
-    log_lower = torch.special.log_ndtr(torch.where(open_below, torch.zeros_like(lower), lower))
-    gap = torch.where(one_sided | open_below, torch.ones_like(upper), log_upper - log_lower)
-    inner = log_upper + torch.log(-torch.expm1(-gap))
-    above = torch.special.log_ndtr(-torch.where(one_sided, lower, torch.zeros_like(lower)))
-    return -torch.where(open_below, log_upper, torch.where(one_sided, above, inner))
+    centre, half_width = (x_0 - mean) * scale, HALF_BIN * scale
+    edge = half_width + torch.where(first, centre, -centre)
+    outer = first | final
+    tail = _log_normal_cdf(torch.where(outer, edge, 0))
+    return -torch.where(outer, tail, _log_normal_mass(torch.where(outer, 0, centre), half_width))
 
 
 def kl_term(schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -311,9 +304,7 @@ def bound_term(
     return torch.where(t == 1, nll, kl_term(schedule, step, x_0, x_t, t))
 
 
-def training_loss(
-    process: ReverseProcess, objective: Objective, x_0: Tensor, t: Tensor, eps: Tensor
-) -> Tensor:
+def training_loss(process: ReverseProcess, objective: Objective, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Return the training loss per image, shape ``[batch]``.
 
     ``mse`` is the squared error of the prediction, averaged over elements (L_simple, Eq. 14, for eps). ``vlb`` is one term of
@@ -337,6 +328,38 @@ def training_loss(
 def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divide, with 0 where the denominator is 0 (only at t = 0, which no formula uses)."""
     return torch.where(denominator == 0, 0, numerator / torch.where(denominator == 0, 1, denominator))
+
+
+def _log_normal_mass(centre: Tensor, half_width: Tensor) -> Tensor:
+    """Return the log of the standard normal's mass on ``centre +- half_width``, precise with its gradient in every regime.
+
+    (The gradient of `torch.special.log_ndtr` loses all digits in float32 beyond a few hundred standard deviations.)
+    """
+    distance = centre.abs()
+    lower, upper = -half_width - distance, half_width - distance
+    # an interval astride the mean: a sum of two positive parts
+    astride = torch.erf(upper.clamp(min=0) / math.sqrt(2)) - torch.erf(lower / math.sqrt(2))
+    near = torch.log(astride / 2)
+    # in the tail: Phi(x) = exp(-x^2 / 2) erfcx(-x / sqrt 2) / 2, with the exponential of the nearer edge taken out
+    edge = upper.clamp(max=0)
+    ratio = torch.exp(-2 * half_width * distance)
+    mills = torch.special.erfcx(-edge / math.sqrt(2)) - ratio * torch.special.erfcx(-lower / math.sqrt(2))
+    narrow = half_width * distance.clamp(min=1) < 0.1
+    far = -edge.square() / 2 + torch.log(torch.where(narrow, 1, mills) / 2)
+    # a narrow interval: the density's Taylor series, integrated
+    a = torch.where(narrow, half_width, 0).square()
+    b = a * torch.where(narrow, centre, 0).square()
+    series = (b - a) / 6 + (b**2 - 6 * a * b + 3 * a**2) / 120
+    series = series + (b**3 - 15 * a * b**2 + 45 * a**2 * b - 15 * a**3) / 5040
+    taylor = torch.log(2 * half_width) - centre.square() / 2 - math.log(2 * math.pi) / 2 + torch.log1p(series)
+    return torch.where(narrow, taylor, torch.where(upper > 0, near, far))
+
+
+def _log_normal_cdf(x: Tensor) -> Tensor:
+    """Return log Phi(x), precise with its gradient in the far left tail."""
+    left = x.clamp(max=0)
+    tail = -left.square() / 2 + torch.log(torch.special.erfcx(-left / math.sqrt(2)) / 2)
+    return torch.where(x < 0, tail, torch.log1p(-torch.erfc(x.clamp(min=0) / math.sqrt(2)) / 2))
 
 
 def _tanh_cdf(x: Tensor) -> Tensor:
