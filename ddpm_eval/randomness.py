@@ -70,9 +70,7 @@ def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, .
     size = math.prod(shape)
     block = torch.arange((size + 3) // 4, device=image.device)
     like = torch.zeros(len(image), len(block), dtype=torch.int64, device=image.device)
-    words = philox(
-        (like + block, like + t[:, None], like + image[:, None], like + stream), (seed & _MASK, seed >> 32 & _MASK)
-    )
+    words = philox((like + block, like + t[:, None], like + image[:, None], like + stream), (seed & _MASK, seed >> 32 & _MASK))
     u0, u1, u2, u3 = ((word.double() + 0.5) * 2.0**-32 for word in words)
     r0, r1 = (-2 * u0.log()).sqrt(), (-2 * u2.log()).sqrt()  # Box-Muller
     a0, a1 = 2 * math.pi * u1, 2 * math.pi * u3
@@ -81,5 +79,7 @@ def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, .
 
 
 def derive_seed(seed: int, *index: int) -> int:
-    """Mix a seed and any number of non-negative indices into a 63-bit seed for a library generator."""
-    return int(np.random.SeedSequence((seed, *index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """Mix a seed and any number of indices, each in 0..2**64 - 1, into a 63-bit seed for a library generator."""
+    # two words for each and their number in front: no two lists of arguments look the same to the hash
+    words = [word for value in (seed, *index) for word in (value & _MASK, value >> 32)]
+    return int(np.random.SeedSequence((len(index), *words)).generate_state(1, np.uint64)[0] >> np.uint64(1))
