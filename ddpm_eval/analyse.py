@@ -487,25 +487,34 @@ def _cell_row(cell: Cell) -> dict[str, object]:
     }
 
 
+_METRICS = (
+    "frechet_distance",
+    "frechet_infinite",
+    "score",
+    "kid",
+    "precision",
+    "recall",
+    "mean_confidence",
+    "reference_distance",
+    "classifier_test_accuracy",
+)
+"""Fields of `Quality`, each with ``_low`` and ``_high``; the accuracy has none."""
+
+
 def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
-    """List every quality figure of the named runs: run, metric, value, low, high, unit, n, features, reference."""
+    """List every quality figure of the named runs: run, metric, value, low, high, n, features, reference.
+
+    A metric is named as its field of `Quality`; one that was not asked for is left out. All are without unit.
+    """
     rows = []
     for run, quality in results.items():
-        for metric, value, low, high, unit, n in _quality_rows(quality):
-            rows.append((run, metric, value, low, high, unit, n, quality.features, quality.reference))
-    names = ["run", "metric", "value", "low", "high", "unit", "n", "features", "reference"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _quality_rows(quality: Quality) -> list[tuple[str, float, float, float, str, int]]:
-    q, nan = quality, math.nan
-    return [
-        ("frechet_distance", q.frechet_distance, q.frechet_distance_low, q.frechet_distance_high, "1", q.n_samples),
-        ("score", q.score, q.score_low, q.score_high, "1", q.n_samples),
-        ("mean_confidence", q.mean_confidence, nan, nan, "probability", q.n_samples),
-        ("reference_distance", q.reference_distance, nan, nan, "1", q.n_reference),
-        ("classifier_test_accuracy", q.classifier_test_accuracy, nan, nan, "share", q.n_reference),
-    ]
+        for metric in _METRICS:
+            value = getattr(quality, metric)
+            bounds = (getattr(quality, f"{metric}_{side}", math.nan) for side in ("low", "high"))
+            n = quality.n_test if metric in ("reference_distance", "classifier_test_accuracy") else quality.n_samples
+            rows.append((run, metric, value, *bounds, n, quality.features, quality.reference))
+    frame = pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "n", "features", "reference"])
+    return frame[frame["value"].notna()].reset_index(drop=True)
 
 
 def training_curve(log: TrainingLog, points: int = 300) -> pd.DataFrame:

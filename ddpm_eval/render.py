@@ -90,12 +90,13 @@ def format_estimate(value: float, low: float = math.nan, high: float = math.nan)
     if math.isnan(value):
         return BLANK
     half = (high - low) / 2
-    if math.isnan(half) or math.isinf(half) or half == 0:
-        return f"{value:.5g}"
-    decimals = 1 - math.floor(math.log10(half))
-    if decimals > 6:
-        return f"{value:.4g} [{low:.4g}, {high:.4g}]"
-    decimals = max(decimals, 0)
+    if not 0 < half < math.inf:
+        return f"{value:.4g}"
+    last = math.floor(math.log10(half)) - 1  # the place of the last digit
+    if last < -6:
+        digits = max(math.floor(math.log10(max(abs(low), abs(high)))) - last, 0)
+        return f"{value:.{digits}e} [{low:.{digits}e}, {high:.{digits}e}]"
+    decimals = max(-last, 0)
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
@@ -129,17 +130,18 @@ def _cells(frame: pd.DataFrame, column: str) -> list[str]:
     elif column in ("value", "bits_per_dim") and "low" in frame:
         bounds = ("low", "high")
     else:
-        return [_plain(value) for value in frame[column]]
+        digits = 7 if column.startswith("paper_") else 4
+        return [_plain(value, digits) for value in frame[column]]
     parts = (frame[name].astype(float) for name in (column, *bounds))
     return [format_estimate(*values) for values in zip(*parts, strict=True)]
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, digits: int) -> str:
     if value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value)):
         return BLANK
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _markdown(table: Table) -> str:
