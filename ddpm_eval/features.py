@@ -5,7 +5,7 @@ logits ``[n, classes]``. Networks run in evaluation mode, so an image's features
 Features of the data set's classifier yield numbers of the same form as FID and Inception score, but on another scale: they
 never carry those names.
 
-This is the only module that imports torchvision and torch-fidelity. torchvision's CUDA wheels cannot load their operators
+Whoever imports torch-fidelity imports this module first. torchvision's CUDA wheels cannot load their operators
 beside a CPU-only torch and then fail to import ("operator torchvision::nms does not exist"), although torch-fidelity needs
 none of these operators; `declare_missing_operators` gives the two schemas that the import looks up.
 """
@@ -30,7 +30,6 @@ from torch.nn import functional as F
 
 from ddpm_eval.data import ImageSet, to_model_range
 from ddpm_eval.randomness import derive_seed
-from ddpm_eval.records import Array
 from ddpm_eval.runtime import Progress, global_seed, silent
 
 _SCHEMAS = {
@@ -83,7 +82,7 @@ class Images(Protocol):
         """Return the images at positions ``index``."""
 
 
-class DatasetClassifier(torch_fidelity.FeatureExtractorBase):  # type: ignore[misc]
+class DatasetClassifier(torch_fidelity.FeatureExtractorBase):
     """A convolutional classifier of a data set's own labels, as a torch-fidelity feature extractor.
 
     Layer ``features`` is the pooled output of the last convolution (64 wide), ``logits`` its linear classification.
@@ -162,7 +161,7 @@ class ClassifierNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[n, classes]`` of images in [-1, 1]."""
-        return self.head(self.trunk(x))  # type: ignore[no-any-return]
+        return self.head(self.trunk(x))
 
 
 @dataclass(frozen=True)
@@ -194,6 +193,7 @@ class Extractor:
         test_accuracy: share of the data set's test images that a classifier gets right; NaN for Inception.
         n_test: number of those test images; 0 for Inception.
         channels: that the network takes.
+        width: number of features.
         module: the network, ``uint8 images -> (features, logits)``.
         device: on which it runs.
     """
@@ -206,6 +206,7 @@ class Extractor:
     test_accuracy: float
     n_test: int
     channels: int
+    width: int
     module: Callable[[Tensor], tuple[Tensor, ...]]
     device: torch.device
 
@@ -303,6 +304,7 @@ def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extrac
         test_accuracy=facts.test_accuracy,
         n_test=facts.n_test,
         channels=facts.channels,
+        width=FEATURE_WIDTH,
         module=module,
         device=torch.device(device),
     )
@@ -336,6 +338,7 @@ def inception(
         test_accuracy=float("nan"),
         n_test=0,
         channels=3,
+        width=2048,
         module=module,
         device=torch.device(device),
     )
@@ -477,7 +480,7 @@ def _build_inception(state: dict[str, Tensor], path: Path, layers: tuple[str, ..
         clean = Path(folder) / "inception.pth"
         torch.save(state, clean)
         try:
-            return torch_fidelity.FeatureExtractorInceptionV3(  # type: ignore[no-any-return]
+            return torch_fidelity.FeatureExtractorInceptionV3(
                 INCEPTION, list(layers), feature_extractor_weights_path=str(clean)
             )
         except RuntimeError as error:
@@ -516,8 +519,3 @@ def _digest(state: dict[str, Tensor]) -> str:
             content.update(name.encode())
             content.update(np.ascontiguousarray(state[name].cpu().numpy()).data)
     return content.hexdigest()[:12]
-
-
-def as_array(images: Images) -> Array:
-    """Return all images as one uint8 array."""
-    return images.take(np.arange(len(images)))

@@ -81,6 +81,15 @@ class Samples(Record):
 
 
 @dataclass(frozen=True)
+class Reals(Record):
+    """A few real images, for figures."""
+
+    images: Array = array("image channel row column", "8-bit level", "images of the data set")
+    name: str
+    split: str
+
+
+@dataclass(frozen=True)
 class Trajectory(Record):
     """The estimate x0_hat over the reverse process (Fig. 6), for the first few samples."""
 
@@ -117,9 +126,7 @@ class StratifiedAtoms(Record):
     image_id: Array = array("image", "id", "stable ids within the split")
     t: Array = array("image evaluation", "step of the chain", "evaluated times, 0 where there is none")
     terms: Array = array("image evaluation", "nats per image", "L_{t-1} of Eq. 5")
-    x_0_squared_error: Array = array(
-        "image evaluation", "squared units of [-1, 1], mean over elements", "error of x0_hat"
-    )
+    x_0_squared_error: Array = array("image evaluation", "squared units of [-1, 1], mean over elements", "error of x0_hat")
     prior: Array = array("image", "nats per image", "L_T of Eq. 5, in closed form")
     inclusion: Array = array("t", "1", "probability that an image is evaluated at this step")
     split: str
