@@ -344,22 +344,27 @@ def protocol_table(results: Sequence[Atoms], trained_variance: str, floors: Sequ
 
 
 def estimator_table(results: Sequence[Atoms]) -> pd.DataFrame:
-    """Compare what estimators cost: estimator, network_evaluations, n_images, bits_per_dim, low, high, standard_error.
+    """Compare what estimators of the total cost, one row per result, with its standard error over all its images.
 
-    Full results are also listed for their first half, quarter, ... of the images, down to 8, as ``full``.
+    A full result is also listed at a half, a quarter, ... of its images, down to 8: its first images' estimate, with the
+    standard error that the spread over all its images implies at that number.
+
+    Returns:
+        estimator, network_evaluations, n_images, bits_per_dim, low, high, standard_error.
     """
     rows = []
     for atoms in results:
         total = bound_values(atoms)["total"]
-        kept = len(total)
-        while kept == len(total) or (kept >= 8 and isinstance(atoms, BoundAtoms)):
+        n = len(total)
+        spread = float(mean_estimate(total).standard_error) * math.sqrt(n)
+        halvings = int(math.log2(max(n / 8, 1))) if isinstance(atoms, BoundAtoms) else 0
+        for kept in (n >> k for k in range(halvings + 1)):
             estimate = mean_estimate(total[:kept])
-            evaluations = _network_evaluations(atoms) * kept // len(total)
-            low, high = estimate.interval()
-            rows.append((_estimator(atoms), evaluations, kept, estimate.value, low, high, estimate.standard_error))
-            kept //= 2
+            bounds = [float(part) for part in _bounds(estimate)]
+            evaluations = _network_evaluations(atoms) * kept // n
+            rows.append((_estimator(atoms), evaluations, kept, *bounds, spread / math.sqrt(kept)))
     names = ["estimator", "network_evaluations", "n_images", "bits_per_dim", "low", "high", "standard_error"]
-    return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(names[3:], float))
+    return pd.DataFrame(rows, columns=names)
 
 
 def _protocol_row(atoms: Atoms, trained_variance: str) -> dict[str, object]:
@@ -449,16 +454,28 @@ class Cell:
         return "missing" if None in (self.log, self.quality, self.atoms) else "ok"
 
 
+TABLE2_COLUMNS = (
+    *("prediction", "objective", "variance", "status", "score", "score_std"),
+    *("frechet_distance", "frechet_distance_low", "frechet_distance_high"),
+    *("bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"),
+    *("n_samples", "features", "paper_inception_score", "paper_fid"),
+)
+
+
 def table2(cells: Sequence[Cell], paper: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's Table 2 with all six cells, in its order; a cell without results has status ``missing``.
+    """Return the paper's Table 2 with all six cells, in its order and with the columns `TABLE2_COLUMNS`.
+
+    A cell without all its results has status ``missing``; see `ablation_table` for arguments and errors.
+    """
+    return ablation_table(cells, paper)[list(TABLE2_COLUMNS)]
+
+
+def ablation_table(cells: Sequence[Cell], paper: pd.DataFrame) -> pd.DataFrame:
+    """Return Table 2 with what its figure needs besides: score_low, score_high, reference_distance, n_images.
 
     Args:
         cells: at most one per place.
         paper: prediction, objective, variance, inception_score, fid.
-
-    Returns:
-        prediction, objective, variance, status, score, score_std, frechet_distance with _low and _high, bits_per_dim with
-        _low and _high, n_samples, features, paper_inception_score, paper_fid.
 
     Raises:
         ValueError: if a cell is none of the six, or given twice.
@@ -467,23 +484,25 @@ def table2(cells: Sequence[Cell], paper: pd.DataFrame) -> pd.DataFrame:
     if len(by_key) < len(cells) or not by_key.keys() <= set(CELLS):
         raise ValueError(f"cells must be distinct and among {CELLS}, not {[cell.key for cell in cells]}")
     frame = pd.DataFrame([_cell_row(by_key.get(key, Cell(*key))) for key in CELLS])
-    frame["n_samples"] = frame["n_samples"].astype("Int64")
+    frame = frame.astype({"n_samples": "Int64", "n_images": "Int64"})
     published = paper[["prediction", "objective", "variance", "inception_score", "fid"]]
     published = published.rename(columns={"inception_score": "paper_inception_score", "fid": "paper_fid"})
     return frame.merge(published, how="left", on=["prediction", "objective", "variance"], validate="one_to_one")
 
 
 def _cell_row(cell: Cell) -> dict[str, object]:
-    quality = cell.quality
-    measured = ("score", "score_std", "frechet_distance", "frechet_distance_low", "frechet_distance_high")
-    bound = (math.nan,) * 3 if cell.atoms is None else _bounds(mean_estimate(bound_values(cell.atoms)["total"]))
+    quality, atoms = cell.quality, cell.atoms
+    bound = (math.nan,) * 3 if atoms is None else map(float, _bounds(mean_estimate(bound_values(atoms)["total"])))
+    measured = [f"{name}{end}" for name in ("score", "frechet_distance") for end in ("", "_low", "_high")]
+    measured += ["score_std", "reference_distance"]
     return {
         **dict(zip(("prediction", "objective", "variance"), cell.key, strict=True)),
         "status": cell.status,
         **{name: math.nan if quality is None else getattr(quality, name) for name in measured},
-        **dict(zip(("bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"), map(float, bound), strict=True)),
-        "n_samples": None if quality is None else quality.n_samples,
+        **dict(zip(("bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"), bound, strict=True)),
+        "n_samples": pd.NA if quality is None else quality.n_samples,
         "features": "" if quality is None else quality.features,
+        "n_images": pd.NA if atoms is None else len(atoms.image_id),
     }
 
 

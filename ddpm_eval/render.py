@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -35,7 +36,7 @@ _WORDS = {
     "rmse_255": "RMSE (0-255)",
     "image_rmse_255": "mean image RMSE (0-255)",
     "psnr_db": "PSNR (dB)",
-    "frechet_distance": "Fréchet distance",
+    "frechet_distance": "Frechet distance",
     "score": "score",
     "score_std": "std over splits",
     "inception_score": "IS",
@@ -193,9 +194,11 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
         caption: one or more sentences, plain text.
     """
     _write(stem.with_suffix(".csv"), lambda path: data.to_csv(path, index=False, lineterminator="\n"))
+    tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
     # without dates, equal results give equal files
-    _write(stem.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=150))
-    _write(stem.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}))
+    _write(stem.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=150, **tight))
+    metadata = {"CreationDate": None}
+    _write(stem.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata=metadata, **tight))
     return Illustration(stem, caption)
 
 
@@ -213,6 +216,8 @@ def plot_samples(panels: Mapping[str, Array], columns: int = 8) -> Figure:
         for ax, (title, images) in zip(axes, panels.items(), strict=True):
             _show(ax, _mosaic(images, columns))
             ax.set_title(title)
+            ax.set_anchor("N")
+        figure.get_layout_engine().set(wspace=0.04)  # type: ignore[union-attr, call-arg]
     return figure
 
 
@@ -299,6 +304,8 @@ def plot_terms(frame: pd.DataFrame) -> Figure:
             floor = first[first["floor_bits_per_dim"].gt(0)]
             ax.plot(floor["t"], floor["floor_bits_per_dim"], ":", color="0.35", label="variance floor")
         ax.set(xscale="log", yscale="log", xlabel="t (t = 1: decoder)", ylabel="term of the bound (bits/dim)")
+        positive = frame.loc[frame["bits_per_dim"] > 0, "bits_per_dim"]
+        ax.set_ylim(bottom=positive.min() / 10)  # the floor and bounds at or below zero run out of the picture
         _finish(figure, [ax], always=True)
     return figure
 
@@ -307,7 +314,7 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
     """Draw Table 2 as points with intervals: sample quality and bits/dim of the cells; a cell without numbers says why.
 
     Args:
-        table: of `ddpm_eval.analyse.table2`.
+        table: of `ddpm_eval.analyse.ablation_table`; the dashed line is the reference distance of the test images.
     """
     names = [f"{c.prediction}, {c.objective}, {c.variance}" for c in table.itertuples()]
     known = set(table["features"]) - {""}
@@ -319,6 +326,8 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
             _dots(ax, table, column)
             ax.set_xlabel(_with_features(heading(column, features), column, features))
         axes[0].set_xscale("log")
+        for distance in table["reference_distance"].dropna().unique():
+            axes[0].axvline(distance, color="0.35", linestyle="--", linewidth=1)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
         sns.despine(figure)
