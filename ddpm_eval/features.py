@@ -271,12 +271,16 @@ def classifier(
         ValueError: if labels are absent, or the test set has classes that the training set lacks.
     """
     device = torch.device(device)
-    name = classifier_name(train.name)
-    key = hashlib.sha256(f"{train.digest} {test.digest} {seed} {RECIPE}".encode()).hexdigest()[:12]
-    path = cache / f"{name}-{key}.safetensors"
+    path = classifier_path(train, test, cache, seed=seed)
     if not path.exists():
         _write_classifier(path, *_train_classifier(train, test, seed, device, progress))
     return load_classifier(path, device=device)
+
+
+def classifier_path(train: ImageSet, test: ImageSet, cache: Path, *, seed: int) -> Path:
+    """Return the file of a data set's classifier; its name depends on all that the weights depend on."""
+    key = hashlib.sha256(f"{train.digest} {test.digest} {seed} {RECIPE}".encode()).hexdigest()[:12]
+    return cache / f"{classifier_name(train.name)}-{key}.safetensors"
 
 
 def classifier_name(data: str) -> str:

@@ -364,7 +364,8 @@ def _named(name: str, estimate: Estimate) -> dict[str, float]:
 def _allocate(rows: int, columns: int) -> Float32:
     if rows * columns * 4 <= MEMORY_LIMIT_BYTES:
         return np.empty((rows, columns), np.float32)
-    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(rows, columns))
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive
+        return np.memmap(file, np.float32, "w+", shape=(rows, columns))
 
 
 def _chunks(rows: Float32) -> Iterable[Float32]:

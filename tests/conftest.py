@@ -3,11 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ddpm_eval.data import ImageSet, load
 from ddpm_eval.spec import DataSpec
+
+if TYPE_CHECKING:
+    from ddpm_eval.features import Extractor
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -40,3 +44,11 @@ def digits() -> tuple[ImageSet, ImageSet]:
     """The embedded digits: training and test split."""
     spec = DataSpec(name="digits", channels=1, side=8)
     return load(spec, "train"), load(spec, "test")
+
+
+@pytest.fixture(scope="session")
+def digits_classifier(digits: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> "Extractor":
+    """The digits' classifier, trained once per session."""
+    from ddpm_eval import features  # imports torch-fidelity, which takes seconds
+
+    return features.classifier(*digits, tmp_path_factory.mktemp("classifiers"))
