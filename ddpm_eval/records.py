@@ -8,7 +8,6 @@ dimension agree on its length. Scalars and text are plain fields. Dimension name
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]

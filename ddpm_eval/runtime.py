@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ddpm_eval.spec import RunSpec
 from ddpm_eval.unet import UNet
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ class Runtime:
     def mine(self, items: Sequence[T]) -> Sequence[T]:
         """Return this process's share of ``items``."""
         return items[self.rank :: self.world_size]
+
+    def batch_size(self, spec: RunSpec) -> int:
+        """Return how many images to evaluate at once: enough to keep the device busy, few enough to fit its caches."""
+        activations = spec.data.side**2 * spec.network.base_channels
+        budget, most = (2**27, 1024) if self.device.type == "cuda" else (2**21, 256)
+        return max(8, min(most, budget // activations))
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -158,7 +165,9 @@ def _device(name: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if name == "cuda" or name.startswith("cuda:"):
         if not available:
-            raise ValueError(f"device {name!r} asked for, but torch {torch.__version__} finds no CUDA device (use --device cpu)")
+            raise ValueError(
+                f"device {name!r} asked for, but torch {torch.__version__} finds no CUDA device (use --device cpu)"
+            )
         device = torch.device(name if ":" in name else f"cuda:{local_rank}")
         if (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices")

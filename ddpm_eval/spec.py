@@ -148,6 +148,25 @@ PROTOCOLS = {
 }
 
 
+def combine(
+    base: Protocol,
+    variance: ProtocolVariance | None = None,
+    clip: bool | None = None,
+    decoder: Decoder | None = None,
+    draws: int | None = None,
+) -> Protocol:
+    """Return ``base`` with explicit choices, named after what differs, such as ``paper+fixed-small``."""
+    changes = {"variance": variance, "clip": clip, "decoder": decoder, "draws": draws}
+    kept = {key: value for key, value in changes.items() if value is not None and value != getattr(base, key)}
+    words = {
+        "clip": {True: "clip", False: "no-clip"}.get(clip or False),
+        "decoder": f"{decoder}-decoder",
+        "draws": f"{draws}-draws",
+    }
+    name = "+".join([base.name, *(str(words.get(key, value)) for key, value in kept.items())])
+    return Protocol.model_validate({**base.model_dump(), **kept, "name": name})
+
+
 class RunSpec(Frozen):
     """One run: one trained model and all that is measured of it."""
 

@@ -234,7 +234,9 @@ def train(
     if saved is not None:
         check_same_run(saved, spec, path)
         if runtime.device.type == "cpu" and saved.facts.get("threads") != torch.get_num_threads():
-            log.info("resuming with %d threads, not %s: equal to rounding only", torch.get_num_threads(), saved.facts["threads"])
+            log.info(
+                "resuming with %d threads, not %s: equal to rounding only", torch.get_num_threads(), saved.facts["threads"]
+            )
     trainer = Trainer(spec, runtime, saved)
     if saved is not None and (saved.facts["status"] == "diverged" or trainer.step >= spec.train.steps):
         return training_log(saved)
@@ -243,9 +245,7 @@ def train(
     return training_log(_save(trainer, path, status, reason))
 
 
-def _loop(
-    trainer: Trainer, batches: Batches, path: Path, max_minutes: float | None, progress: Progress
-) -> tuple[str, str]:
+def _loop(trainer: Trainer, batches: Batches, path: Path, max_minutes: float | None, progress: Progress) -> tuple[str, str]:
     train, began, before = trainer.spec.train, time.monotonic(), trainer.seconds
     checked = trainer.step
     for batch in batches.stream(trainer.step, train.steps):
