@@ -45,7 +45,6 @@ from ddpm_eval.records import Array
 from ddpm_eval.spec import DataSpec
 
 Ids = npt.NDArray[np.int64]
-Split = Literal["train", "test", "all"]
 
 MEMORY_LIMIT_BYTES = 2**30
 DIGITS_TEST_EVERY = 5
@@ -152,7 +151,7 @@ def to_pixels(x: Tensor) -> Tensor:
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def load(spec: DataSpec, split: Split, root: Path | None = None) -> ImageSet:
+def load(spec: DataSpec, split: str, root: Path | None = None) -> ImageSet:
     """Load a split of a data set; a set that torchvision can download is downloaded if it is absent.
 
     Args:
