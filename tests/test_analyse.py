@@ -1,0 +1,487 @@
+"""Estimates, intervals and tables against closed forms, scipy and simulations whose answer is known."""
+
+import json
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ddpm_eval import analyse
+from ddpm_eval.records import BoundAtoms, Quality, StratifiedAtoms, TrainingLog
+from experiments import published
+
+T, DIMENSIONS = 1000, 64
+NATS = DIMENSIONS * math.log(2)  # per image in one bit/dim
+
+
+def protocol(name="exact", variance="trained", draws=1):
+    return json.dumps({"name": name, "variance": variance, "clip": name == "paper", "decoder": "exact", "draws": draws})
+
+
+def make_atoms(terms, error=None, prior=None, *, split="test", **options):
+    """Atoms from per-image bits/dim ``[image, t]``."""
+    terms = np.asarray(terms, dtype=float)
+    error = np.full(terms.shape, 0.01) if error is None else np.asarray(error, dtype=float)
+    prior = np.full(len(terms), 1e-5) if prior is None else prior
+    return BoundAtoms(np.arange(len(terms)), terms * NATS, error, prior * NATS, split, protocol(**options), DIMENSIONS, 0)
+
+
+def mean_term(steps=T):
+    """A shape like a trained model's: 2 bits/dim of decoder, 2 of rate, most of it at small t."""
+    t = np.arange(1, steps + 1)
+    return np.where(t == 1, 2.0, 1.2 * t**-2.0 + 3e-3 * np.exp(-t / 200))
+
+
+def realistic(n, rng, steps=T):
+    """Terms that vary between images (log-normal, sd 0.25) and within them (log-normal, sd 0.2)."""
+    between = rng.lognormal(0, 0.25, size=(n, 1))
+    terms = mean_term(steps) * between * rng.lognormal(0, 0.2, size=(n, steps))
+    error = (0.02 + np.arange(1, steps + 1) / steps) ** 2 * between * rng.lognormal(0, 0.2, size=(n, steps))
+    return make_atoms(terms, error, rng.uniform(5e-6, 1e-5, n))
+
+
+def subsample(full, evaluations, rng, *, offsets=None):
+    """Draw stratified atoms from full ones: systematic sampling in t with inclusion roughly proportional to the terms."""
+    n, steps = full.terms.shape
+    size = mean_term(steps)
+    inclusion = evaluations * (0.7 * size / size.sum() + 0.3 / steps)
+    while (inclusion > 1).any():  # cap at one and let the others share the rest
+        inclusion = np.minimum(inclusion, 1)
+        free = inclusion < 1
+        inclusion[free] *= (evaluations - (~free).sum()) / inclusion[free].sum()
+    edges = np.concatenate([[0], np.cumsum(inclusion)])
+    offsets = rng.random(n) if offsets is None else offsets
+    hit = np.diff(np.floor(edges[None] - offsets[:, None] + 1), axis=1) > 0
+    width = hit.sum(1).max()
+    t = np.zeros((n, width), dtype=np.int64)
+    for row, chosen in zip(t, hit, strict=True):
+        times = np.flatnonzero(chosen) + 1
+        row[: len(times)] = times
+    column = np.maximum(t - 1, 0)
+    terms = np.where(t > 0, np.take_along_axis(full.terms, column, 1), np.nan)  # padding must never be read
+    error = np.where(t > 0, np.take_along_axis(full.x_0_squared_error, column, 1), np.nan)
+    labels = (full.split, full.protocol, full.dimensions, 0, int(hit.sum()))
+    return StratifiedAtoms(full.image_id, t, terms, error, full.prior, inclusion, *labels)
+
+
+# Intervals
+
+
+def test_interval_of_symmetric_data_is_students_t():
+    x = np.random.default_rng(0).normal(size=15)
+    x = np.concatenate([x, -x]) + 3.0  # the sample's skewness is zero up to rounding
+    expected = stats.t.interval(0.95, len(x) - 1, x.mean(), stats.sem(x))
+    np.testing.assert_allclose(analyse.mean_estimate(x).interval(), expected, rtol=1e-12)
+
+
+def test_interval_agrees_with_resampled_bca():
+    """The analytic form against scipy's 100,000 resamples.
+
+    Two differences remain: the Monte Carlo error of a 2.5% quantile, sqrt(0.025 * 0.975 / 1e5) / 0.0584 = 0.0085 standard
+    errors; and Student's t instead of the normal quantile with n - 1 for n, (1.9720 / 1.9600) * sqrt(200 / 199) = 0.9% of 2
+    standard errors. Terms of order 1/n that the expansion omits are smaller (skewness 2, n = 200: a = 0.024, a^2 z^3 = 0.004).
+    The bound allows 0.05 standard errors; a plain symmetric interval is off by a(2 z^2 + 1) = 0.2 of them.
+    """
+    rng = np.random.default_rng(1)
+    x = rng.exponential(size=200)
+    ours = analyse.mean_estimate(x).interval()
+    resampled = stats.bootstrap((x,), np.mean, n_resamples=100_000, batch=5_000, method="BCa", rng=rng).confidence_interval
+    np.testing.assert_allclose(ours, tuple(resampled), atol=0.05 * stats.sem(x))
+    symmetric = stats.t.interval(0.95, len(x) - 1, x.mean(), stats.sem(x))
+    assert abs(symmetric[0] - resampled.low) > 0.1 * stats.sem(x)
+
+
+@pytest.mark.parametrize(
+    ("draw", "mean"),
+    [(lambda rng, size: rng.normal(size=size), 0.0), (lambda rng, size: rng.exponential(size=size), 1.0)],
+    ids=["normal", "exponential"],
+)
+@pytest.mark.parametrize("n", [50, 500])
+def test_coverage_of_the_mean(draw, mean, n):
+    """4,000 simulated sets: coverage's standard error is 0.0034, so 0.95 -+ 0.0138 is four of them.
+
+    For exponential data at n = 50 BCa is known to miss about half a percent more.
+    """
+    low, high = analyse.mean_estimate(draw(np.random.default_rng(2), (n, 4000))).interval()
+    covered = ((low <= mean) & (mean <= high)).mean()
+    assert abs(covered - 0.95) < 0.0138 + (0.01 if n == 50 and mean == 1 else 0)
+    # and the misses are on both sides, which a symmetric interval gets wrong (0.06 and 0.01 at n = 50)
+    if n == 500:
+        assert abs((high < mean).mean() - 0.025) < 0.012
+        assert abs((low > mean).mean() - 0.025) < 0.012
+
+
+def test_coverage_of_the_unpaired_difference():
+    """As above, for samples of different sizes and shapes; 3,000 sets, four standard errors are 0.016."""
+    rng = np.random.default_rng(3)
+    a, b = rng.exponential(size=(80, 3000)), rng.normal(1.0, 0.5, size=(200, 3000))
+    low, high = analyse.difference(analyse.mean_estimate(a), analyse.mean_estimate(b)).interval()
+    assert abs(((low <= 0) & (0 <= high)).mean() - 0.95) < 0.016
+
+
+def test_difference_of_normal_samples_is_welchs():
+    rng = np.random.default_rng(4)
+    a, b = (np.concatenate([x, -x]) for x in (rng.normal(size=9), rng.normal(size=20)))
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    ours = analyse.difference(analyse.mean_estimate(a), analyse.mean_estimate(b)).interval()
+    np.testing.assert_allclose(ours, tuple(expected), rtol=1e-9)
+
+
+def test_interval_is_equivariant():
+    """Shifting and scaling the data does the same to the interval; reflecting swaps its ends."""
+    x = np.random.default_rng(5).lognormal(size=40)
+    low, high = analyse.mean_estimate(x).interval()
+    np.testing.assert_allclose(analyse.mean_estimate(7 - 3 * x).interval(), (7 - 3 * high, 7 - 3 * low), rtol=1e-12)
+
+
+def test_constant_data_have_an_interval_of_width_zero_and_a_single_image_has_none():
+    assert analyse.mean_estimate(np.full(10, 0.25)).interval() == (0.25, 0.25)
+    alone = analyse.mean_estimate(np.array([[1.0, 2.0]]))
+    np.testing.assert_array_equal(alone.value, [1.0, 2.0])
+    assert np.isnan(alone.interval()).all()
+
+
+def test_grouped_estimate_is_the_estimate_of_each_group():
+    rng = np.random.default_rng(6)
+    group, values = rng.integers(0, 3, 60), rng.lognormal(size=60)
+    found = analyse.grouped_estimate(values, group, 4)
+    for g in range(3):
+        alone = analyse.mean_estimate(values[group == g])
+        np.testing.assert_allclose(found[g].interval(), alone.interval(), rtol=1e-12)
+    assert found.n[3] == 0
+    assert np.isnan(found.value[3])
+
+
+# The split
+
+
+def test_split_by_hand():
+    """Two images, three steps: everything can be added up on paper."""
+    atoms = make_atoms([[2.0, 0.5, 0.25], [3.0, 0.25, 0.5]], prior=np.array([0.1, 0.3]))
+    table = analyse.split_table(atoms, "fixed-small", {"rate": 1.78, "distortion": 1.97, "total": 3.75})
+    assert list(table.columns) == [
+        *("quantity", "bits_per_dim", "low", "high", "n_images", "split", "variance", "paper_bits_per_dim")
+    ]
+    assert list(table["quantity"]) == ["rate", "distortion", "prior", "total"]
+    np.testing.assert_allclose(table["bits_per_dim"], [0.75, 2.5, 0.2, 3.45], rtol=1e-12)
+    np.testing.assert_array_equal(table["paper_bits_per_dim"], [1.78, 1.97, np.nan, 3.75])
+    assert set(table["variance"]) == {"fixed-small"}
+    assert set(table["n_images"]) == {2}
+    # the total's interval is the t interval of two numbers, 2.85 and 4.05: no skewness with n = 2
+    expected = stats.t.interval(0.95, 1, 3.45, stats.sem([2.85, 4.05]))
+    np.testing.assert_allclose(table.loc[3, ["low", "high"]].astype(float), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["full", "stratified"])
+def test_rate_distortion_and_prior_add_up(estimator):
+    rng = np.random.default_rng(7)
+    atoms = realistic(50, rng)
+    atoms = subsample(atoms, 10, rng) if estimator == "stratified" else atoms
+    value = analyse.split_table(atoms, "fixed-large").set_index("quantity")["bits_per_dim"]
+    assert abs(value["rate"] + value["distortion"] + value["prior"] - value["total"]) < 1e-12
+
+
+def test_protocol_variance_is_named_when_it_is_not_the_trained_one():
+    atoms = make_atoms(np.ones((3, 2)), variance="fixed-small")
+    assert set(analyse.split_table(atoms, "fixed-large")["variance"]) == {"fixed-small"}
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_terms_that_are_not_finite_are_refused(stratified):
+    rng = np.random.default_rng(8)
+    atoms = realistic(5, rng, steps=20)
+    atoms.terms[3, 0] = np.inf
+    atoms = subsample(atoms, 4, rng) if stratified else atoms
+    with pytest.raises(ValueError, match=r"first for image 3 at t = 1 .*diverge"):
+        analyse.split_table(atoms, "fixed-large")
+
+
+def test_gap_is_test_minus_train():
+    train, test = make_atoms(np.full((4, 3), 1.0), split="train"), make_atoms(np.full((6, 3), 1.25))
+    table = analyse.gap_table(train, test).set_index("quantity")
+    np.testing.assert_allclose(table["gap_bits_per_dim"], [0.5, 0.25, 0.0, 0.75], atol=1e-12)
+    np.testing.assert_allclose(table["gap_bits_per_dim_low"], table["gap_bits_per_dim_high"], atol=1e-9)
+    assert (table["n_train"].iloc[0], table["n_test"].iloc[0]) == (4, 6)
+    with pytest.raises(ValueError, match="different protocols"):
+        analyse.gap_table(train, make_atoms(np.ones((6, 3)), name="paper"))
+
+
+# The variance floor
+
+
+def linear_schedule(steps=T):
+    """Tables indexed 0..T in the most literal way."""
+    beta = np.concatenate([[0.0], np.linspace(1e-4, 0.02, steps)])
+    alpha_bar = np.cumprod(1 - beta)
+    beta_tilde = np.zeros_like(beta)
+    for t in range(1, steps + 1):
+        beta_tilde[t] = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * beta[t]
+    return beta, beta_tilde
+
+
+def test_variance_floor_has_the_published_values():
+    """0.486 bits/dim for sigma^2 = beta, of which 0.479 for t <= 100 and 0.175 at t = 2."""
+    beta, beta_tilde = linear_schedule()
+    floor = analyse.variance_floor(beta, beta_tilde)
+    assert floor.shape == (T,)
+    assert abs(floor.sum() - 0.48642) < 5e-6
+    assert abs(floor[:100].sum() - 0.479) < 5e-4
+    assert abs(floor[1] - 0.175) < 5e-4
+    assert floor[0] == 0
+
+
+def test_variance_floor_is_zero_for_the_posterior_variance_only():
+    _, beta_tilde = linear_schedule()
+    np.testing.assert_array_equal(analyse.variance_floor(beta_tilde, beta_tilde), 0)
+    assert (analyse.variance_floor(1.1 * beta_tilde, beta_tilde)[1:] > 0).all()
+    assert (analyse.variance_floor(0.9 * beta_tilde, beta_tilde)[1:] > 0).all()
+
+
+def test_variance_floor_is_the_kl_divergence_by_quadrature():
+    sigma2, tilde = np.array([np.nan, 1.0, 0.7]), np.array([0.0, 0.0, 0.3])
+    x = np.linspace(-8, 8, 20001)
+    q, p = stats.norm(0, 0.3**0.5), stats.norm(0, 0.7**0.5)
+    expected = np.trapezoid(q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), x) / math.log(2)
+    assert abs(analyse.variance_floor(sigma2, tilde)[1] - expected) < 1e-9
+
+
+# Rate-distortion
+
+
+def test_table_4_index_map():
+    """0-based code index k = T - tau: rate[k] is the sum of the terms above k, as the paper's authors print it."""
+    rng = np.random.default_rng(9)
+    atoms = realistic(20, rng)
+    table = analyse.table4(atoms, published.table_4())
+    assert list(table.columns[:6]) == [
+        *("reverse_steps", "t", "rate_bits_per_dim", "rmse_255", "paper_rate_bits_per_dim", "paper_rmse_255")
+    ]
+    assert list(table["reverse_steps"]) == [1000, 900, 800, 700, 600, 500, 400, 300, 200, 100]
+    for row in table.itertuples():
+        k = T - row.reverse_steps
+        assert row.t == k + 1
+        terms = [atoms.terms[:, j].mean() / NATS for j in range(k + 1, T)]
+        assert abs(row.rate_bits_per_dim - math.fsum(terms)) < 1e-12
+        mse = np.mean([np.mean(atoms.x_0_squared_error[i, k]) for i in range(20)])
+        assert abs(row.rmse_255 - math.sqrt(mse) * 255 / 2) < 1e-9
+        roots = [math.sqrt(atoms.x_0_squared_error[i, k]) * 255 / 2 for i in range(20)]
+        assert abs(row.image_rmse_255 - np.mean(roots)) < 1e-9
+        assert abs(row.psnr_db - 10 * math.log10(255**2 / row.rmse_255**2)) < 1e-9
+        assert row.rmse_255_low < row.rmse_255 < row.rmse_255_high
+        assert row.psnr_db_low < row.psnr_db < row.psnr_db_high
+    assert list(table["paper_rmse_255"].round(2))[:2] == [0.95, 12.02]
+
+
+def test_first_row_of_table_4_is_the_splits_rate():
+    atoms = realistic(10, np.random.default_rng(10))
+    split = analyse.split_table(atoms, "fixed-large").set_index("quantity")
+    first = analyse.table4(atoms).iloc[0]
+    for ours, theirs in (("", "bits_per_dim"), ("_low", "low"), ("_high", "high")):
+        assert abs(first[f"rate_bits_per_dim{ours}"] - split.loc["rate", theirs]) < 1e-12
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(4, [4, 3, 2, 1]), (50, list(range(50, 0, -5))), (10, list(range(10, 0, -1)))])
+def test_table_4_of_other_chains_has_no_published_values(steps, expected):
+    atoms = make_atoms(np.ones((3, steps)))
+    table = analyse.table4(atoms, published.table_4())
+    assert list(table["reverse_steps"]) == expected
+    np.testing.assert_allclose(table["rate_bits_per_dim"], table["reverse_steps"] - 1)
+    assert table[["paper_rate_bits_per_dim", "paper_rmse_255"]].isna().all(axis=None)
+
+
+def test_nothing_is_received_before_the_first_reverse_step():
+    curve = analyse.rate_distortion_curve(realistic(5, np.random.default_rng(11)))
+    assert list(curve["reverse_steps"]) == list(range(1, T + 1))
+    assert curve["rate_bits_per_dim"].iloc[0] == 0
+    assert (curve["rate_bits_per_dim"].diff().dropna() > 0).all()
+
+
+def test_perfect_estimates_have_no_distortion():
+    curve = analyse.rate_distortion_curve(make_atoms(np.ones((4, 3)), np.zeros((4, 3))))
+    assert (curve["rmse_255"] == 0).all()
+    assert np.isposinf(curve["psnr_db"]).all()
+
+
+# The stratified estimator
+
+
+def test_stratified_estimates_are_unbiased():
+    """300 subsamples of the same images: means lie within four of their own standard errors of the full values."""
+    rng = np.random.default_rng(12)
+    full = realistic(40, rng, steps=100)
+    chosen = ["bits_per_dim"]
+    exact = analyse.split_table(full, "fixed-large")[chosen].to_numpy()[:, 0]
+    curve = analyse.rate_distortion_curve(full)[["rate_bits_per_dim"]].to_numpy()[:, 0]
+    terms = analyse.terms_table(full)["bits_per_dim"].to_numpy()
+    exact = np.concatenate([exact, curve, terms])
+    found = []
+    for _ in range(300):
+        part = subsample(full, 8, rng)
+        split = analyse.split_table(part, "fixed-large")["bits_per_dim"]
+        rate = analyse.rate_distortion_curve(part)["rate_bits_per_dim"]
+        found.append(np.concatenate([split, rate, analyse.terms_table(part)["bits_per_dim"]]))
+    error = np.std(found, axis=0, ddof=1) / math.sqrt(len(found))
+    # 204 comparisons: the largest of as many normal deviates exceeds 4.5 with probability 0.0014
+    assert (np.abs(np.mean(found, 0) - exact) <= 4.5 * error + 1e-12).all()
+
+
+def test_stratified_distortion_is_unbiased_where_it_is_measured():
+    rng = np.random.default_rng(13)
+    full = realistic(40, rng, steps=20)
+    exact = full.x_0_squared_error.mean(0)[::-1]
+    found = np.array([(analyse.rate_distortion_curve(subsample(full, 8, rng))["rmse_255"] / 127.5) ** 2 for _ in range(300)])
+    error = np.nanstd(found, axis=0, ddof=1) / np.sqrt(np.isfinite(found).sum(0))
+    assert (np.abs(np.nanmean(found, 0) - exact) <= 4 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("offsets", ["independent", "stratified across images"])
+def test_stratified_intervals_cover_the_population(offsets):
+    """Fresh images and fresh times each time; the truth is the law's mean, exp((0.25^2 + 0.2^2) / 2) times the mean term.
+
+    400 sets: coverage's standard error is 0.011; four of them below 0.95 is 0.906. Sets of 100 images are skewed little.
+    Offsets stratified across images can only make the estimate more precise than the interval says, so only the lower
+    limit binds there.
+    """
+    rng = np.random.default_rng(14)
+    factor = math.exp((0.25**2 + 0.2**2) / 2)
+    rate, distortion = factor * mean_term(100)[1:].sum(), factor * 2.0
+    covered = np.zeros(2)
+    for _ in range(400):
+        n = 100
+        u = (rng.permutation(n) + rng.random(n)) / n if offsets != "independent" else None
+        part = subsample(realistic(n, rng, steps=100), 8, rng, offsets=u)
+        table = analyse.split_table(part, "fixed-large").set_index("quantity")
+        for i, (name, truth) in enumerate({"rate": rate, "distortion": distortion}.items()):
+            covered[i] += table.loc[name, "low"] <= truth <= table.loc[name, "high"]
+    assert (covered / 400 > 0.906).all()
+    if offsets == "independent":
+        assert (covered / 400 < 0.994).all()
+
+
+def test_every_step_evaluated_with_certainty_is_the_full_estimator():
+    rng = np.random.default_rng(15)
+    full = realistic(6, rng, steps=12)
+    t = np.tile(np.arange(1, 13), (6, 1))
+    values = (full.image_id, t, full.terms, full.x_0_squared_error, full.prior, np.ones(12))
+    part = StratifiedAtoms(*values, full.split, full.protocol, full.dimensions, 0, 72)
+    for table in (analyse.rate_distortion_curve, analyse.terms_table, lambda a: analyse.split_table(a, "fixed-large")):
+        pd.testing.assert_frame_equal(table(full), table(part), rtol=1e-9)
+
+
+def test_steps_that_no_image_was_evaluated_at_are_blank_not_zero():
+    values = (np.arange(2), np.array([[1, 0], [1, 2]]), np.ones((2, 2)), np.ones((2, 2)), np.ones(2))
+    part = StratifiedAtoms(*values, np.array([1.0, 0.5, 0.25]), "test", protocol(), DIMENSIONS, 0, 3)
+    curve = analyse.rate_distortion_curve(part).set_index("t")
+    assert list(curve["n_distortion"].sort_index()) == [2, 1, 0]
+    assert math.isnan(curve.loc[3, "rmse_255"])
+    assert curve.loc[2, "rmse_255"] == 127.5
+    assert math.isnan(curve.loc[2, "rmse_255_low"])  # a single image has no interval
+
+
+# Comparisons
+
+
+def test_protocol_table_pairs_images():
+    """Ten times the draws or another decoder on the same images: the difference's interval is far narrower than the totals'."""
+    rng = np.random.default_rng(16)
+    first = realistic(100, rng, steps=30)
+    shifted = replace(first, terms=first.terms * 1.01, protocol=protocol("paper", draws=2))
+    others = replace(first, image_id=first.image_id + 1)
+    table = analyse.protocol_table([first, shifted, others], "fixed-large", [0.486, 0.486, math.nan])
+    assert list(table["protocol"]) == ["exact", "paper", "exact"]
+    assert list(table["network_evaluations"]) == [3000, 6000, 3000]
+    assert (table["variance"] == "fixed-large").all()
+    row = table.iloc[1]
+    assert row["difference_bits_per_dim"] == pytest.approx(row["total_bits_per_dim"] - table["total_bits_per_dim"][0])
+    wide = row["total_bits_per_dim_high"] - row["total_bits_per_dim_low"]
+    assert row["difference_bits_per_dim_high"] - row["difference_bits_per_dim_low"] == pytest.approx(
+        wide * 0.01 / 1.01, rel=1e-3
+    )
+    assert math.isnan(table["difference_bits_per_dim"][2])
+    np.testing.assert_allclose(table["decoder_share"], table["distortion_bits_per_dim"] / table["total_bits_per_dim"])
+
+
+def test_estimator_table_lists_smaller_full_evaluations():
+    rng = np.random.default_rng(17)
+    full = realistic(64, rng, steps=50)
+    part = subsample(full, 5, rng)
+    table = analyse.estimator_table([full, part])
+    assert list(table["n_images"]) == [64, 32, 16, 8, 64]
+    assert list(table["network_evaluations"]) == [3200, 1600, 800, 400, part.network_evaluations]
+    total = (full.terms.sum(1) + full.prior) / NATS
+    np.testing.assert_allclose(table["standard_error"][:4], total.std(ddof=1) / np.sqrt([64, 32, 16, 8]))
+    assert table["bits_per_dim"][2] == pytest.approx(total[:16].mean())
+
+
+# The ablation and training
+
+
+def make_quality(**values):
+    base = {f.name: 0.5 for f in fields(Quality)}
+    arrays = {"class_counts": np.arange(10), "score_splits": np.ones(10)}
+    text = {"features": "digits-classifier", "reference": "train", "n_samples": 512, "n_test": 360}
+    return Quality(**{**base, **arrays, **text, **values})
+
+
+def make_log(status="ok", updates=1000):
+    return TrainingLog(np.ones(updates), np.full(updates, 2.0), status, "", updates, updates, 1.0, 10)
+
+
+def test_table_2_has_all_six_cells_in_the_papers_order():
+    atoms = make_atoms([[1.0, 2.0], [2.0, 2.0], [3.0, 2.0]], prior=np.zeros(3))
+    cells = [
+        analyse.Cell("eps", "mse", "fixed-large", make_log(), make_quality(frechet_distance=5.5), atoms),
+        analyse.Cell("mu", "mse", "fixed-small", make_log("diverged")),
+        analyse.Cell("eps", "vlb", "learned-range", make_log(), None, atoms),
+    ]
+    table = analyse.table2(cells, published.table_2())
+    contract = (
+        "prediction objective variance status score score_std frechet_distance frechet_distance_low frechet_distance_high "
+        "bits_per_dim bits_per_dim_low bits_per_dim_high n_samples features paper_inception_score paper_fid"
+    )
+    assert list(table.columns) == contract.split()
+    keys = [tuple(row) for row in table[["prediction", "objective", "variance"]].to_numpy()]
+    assert keys == [tuple(row) for row in published.table_2()[["prediction", "objective", "variance"]].to_numpy()]
+    assert list(table["status"]) == ["missing", "missing", "diverged", "missing", "missing", "ok"]
+    assert table["frechet_distance"].notna().tolist() == [False] * 5 + [True]
+    assert table["bits_per_dim"].tolist()[3:] == pytest.approx([4.0, math.nan, 4.0], nan_ok=True)
+    assert table["paper_fid"].tolist() == pytest.approx([23.69, 13.22, math.nan, math.nan, 13.51, 3.17], nan_ok=True)
+    with pytest.raises(ValueError, match="distinct"):
+        analyse.table2([cells[0], cells[0]], published.table_2())
+    with pytest.raises(ValueError, match="among"):
+        analyse.table2([analyse.Cell("x0", "mse", "fixed-large")], published.table_2())
+
+
+def test_quality_table_leaves_out_what_was_not_asked_for():
+    table = analyse.quality_table({"a": make_quality(kid=math.nan), "b": make_quality(score=9.0, score_low=8.5)})
+    assert "kid" not in set(table.loc[table["run"] == "a", "metric"])
+    row = table[(table["run"] == "b") & (table["metric"] == "score")].iloc[0]
+    assert (row["value"], row["low"], row["n"], row["features"]) == (9.0, 8.5, 512, "digits-classifier")
+    assert set(table.loc[table["metric"] == "reference_distance", "n"]) == {360}
+
+
+@pytest.mark.parametrize("updates", [1, 299, 300, 301, 1000])
+def test_training_curve_keeps_every_update(updates):
+    log = replace(make_log(updates=updates), loss=np.arange(updates, dtype=float))
+    curve = analyse.training_curve(log, points=300)
+    assert len(curve) <= 300
+    assert curve["updates"].sum() == updates
+    assert curve["update"].iloc[-1] == updates
+    assert (curve["loss"] * curve["updates"]).sum() == pytest.approx(updates * (updates - 1) / 2)
+
+
+def test_training_curve_shows_divergence():
+    log = make_log("diverged", 10)
+    log.loss[-1] = np.nan
+    assert math.isnan(analyse.training_curve(log, points=5)["loss"].iloc[-1])
+    assert np.isfinite(analyse.training_curve(log, points=5)["loss"].iloc[:-1]).all()
+
+
+def test_pixel_table_holds_every_pixel():
+    images = np.arange(2 * 1 * 2 * 3, dtype=np.uint8).reshape(2, 1, 2, 3)
+    table = analyse.pixel_table({"samples": images, "real": images[:1]})
+    assert list(table["panel"]) == ["samples", "samples", "real"]
+    assert table.loc[1, "0_1_2"] == images[1, 0, 1, 2]
