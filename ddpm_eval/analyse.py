@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from ddpm_eval.records import Array, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
 
@@ -108,6 +108,16 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     freedom = np.divide(variance**2, spread, out=np.asarray(a.degrees_of_freedom + b.degrees_of_freedom), where=spread > 0)
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(variance), where=variance > 0)
     return Estimate(a.value - b.value, np.sqrt(variance), skewness, freedom, np.minimum(a.n, b.n))
+
+
+def share_interval(share: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a share of n independent trials (Wilson, 1927); NaN without trials."""
+    if n == 0 or math.isnan(share):
+        return math.nan, math.nan
+    square = float(ndtri((1 + level) / 2)) ** 2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = math.sqrt(square * share * (1 - share) / n + square**2 / (4 * n**2)) / (1 + square / n)
+    return centre - half, centre + half
 
 
 def _moments(columns: Array, block: int = 64) -> tuple[Array, Array, Array]:
@@ -228,6 +238,12 @@ def terms_table(atoms: Atoms, floor: Array | None = None) -> pd.DataFrame:
             "floor_bits_per_dim": np.full(count, np.nan) if floor is None else floor,
         }
     )
+
+
+def halfwidth(atoms: Atoms) -> float:
+    """Return half the width of the total's 95% interval, bits/dim."""
+    low, high = mean_estimate(bound_values(atoms)["total"]).interval()
+    return float(high - low) / 2
 
 
 def variance_floor(sigma2: Array, beta_tilde: Array) -> Array:
@@ -517,7 +533,7 @@ _METRICS = (
     "reference_distance",
     "classifier_test_accuracy",
 )
-"""Fields of `Quality`, each with ``_low`` and ``_high``; the accuracy has none."""
+"""Fields of `Quality`, each with ``_low`` and ``_high`` but the accuracy, whose interval follows from its n."""
 
 
 def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
@@ -529,8 +545,11 @@ def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
     for run, quality in results.items():
         for metric in _METRICS:
             value = getattr(quality, metric)
-            bounds = (getattr(quality, f"{metric}_{side}", math.nan) for side in ("low", "high"))
             n = quality.n_test if metric in ("reference_distance", "classifier_test_accuracy") else quality.n_samples
+            if metric == "classifier_test_accuracy":
+                bounds = share_interval(value, n)
+            else:
+                bounds = getattr(quality, f"{metric}_low"), getattr(quality, f"{metric}_high")
             rows.append((run, metric, value, *bounds, n, quality.features, quality.reference))
     frame = pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "n", "features", "reference"])
     return frame[frame["value"].notna()].reset_index(drop=True)

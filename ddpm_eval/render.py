@@ -314,7 +314,8 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
     """Draw Table 2 as points with intervals: sample quality and bits/dim of the cells; a cell without numbers says why.
 
     Args:
-        table: of `ddpm_eval.analyse.ablation_table`; the dashed line is the reference distance of the test images.
+        table: of `ddpm_eval.analyse.ablation_table` (or ``table2``, which has neither the score's intervals nor the reference
+            distance of the test images, drawn as a dashed line).
     """
     names = [f"{c.prediction}, {c.objective}, {c.variance}" for c in table.itertuples()]
     known = set(table["features"]) - {""}
@@ -326,29 +327,33 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
             _dots(ax, table, column)
             ax.set_xlabel(_with_features(heading(column, features), column, features))
         axes[0].set_xscale("log")
-        for distance in table["reference_distance"].dropna().unique():
-            axes[0].axvline(distance, color="0.35", linestyle="--", linewidth=1)
+        if "reference_distance" in table:
+            for distance in table["reference_distance"].dropna().unique():
+                axes[0].axvline(distance, color="0.35", linestyle="--", linewidth=1)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
         sns.despine(figure)
     return figure
 
 
-def plot_against(frame: pd.DataFrame, x: str, y: str, *, xlabel: str, ylabel: str, log: bool = False) -> Figure:
+def plot_against(
+    frame: pd.DataFrame, x: str, y: str, *, xlabel: str, ylabel: str, log: bool = False, by: str = "run"
+) -> Figure:
     """Draw one quantity against another as points with intervals joined by lines, such as bits/dim against steps.
 
     Args:
-        frame: columns ``x``, ``y`` and, where they exist, the bounds of ``y``; a column ``run`` tells several lines apart.
+        frame: columns ``x``, ``y`` and, where they exist, the bounds of ``y``.
         x: column of the abscissa.
         y: column of the ordinate.
         xlabel: with the unit.
         ylabel: with the unit.
-        log: whether both axes are logarithmic (else only linear).
+        log: whether both axes are logarithmic.
+        by: column that tells several lines apart, where it exists.
     """
     with _style():
         figure = Figure(figsize=(5.0, 3.4), layout="constrained")
         ax = figure.subplots()
-        for (name, part), colour, marker in zip(_groups(frame, "run"), COLOURS, _MARKERS, strict=False):
+        for (name, part), colour, marker in zip(_groups(frame, by), COLOURS, _MARKERS, strict=False):
             part = part.sort_values(x)
             ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
             if f"{y}_low" in part:

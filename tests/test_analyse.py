@@ -155,6 +155,16 @@ def test_grouped_estimate_is_the_estimate_of_each_group():
     assert np.isnan(found.value[3])
 
 
+@pytest.mark.parametrize(("successes", "n"), [(355, 360), (0, 10), (5, 10)])
+def test_share_interval_agrees_with_scipys(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(analyse.share_interval(successes / n, n), tuple(expected), atol=1e-12)
+
+
+def test_share_of_nothing_has_no_interval():
+    assert np.isnan(analyse.share_interval(0.5, 0)).all()
+
+
 # The split
 
 
@@ -461,6 +471,8 @@ def test_quality_table_leaves_out_what_was_not_asked_for():
     row = table[(table["run"] == "b") & (table["metric"] == "score")].iloc[0]
     assert (row["value"], row["low"], row["n"], row["features"]) == (9.0, 8.5, 512, "digits-classifier")
     assert set(table.loc[table["metric"] == "reference_distance", "n"]) == {360}
+    accuracy = table[table["metric"] == "classifier_test_accuracy"].iloc[0]
+    assert (accuracy["low"], accuracy["high"]) == analyse.share_interval(0.5, 360)
 
 
 @pytest.mark.parametrize("updates", [1, 299, 300, 301, 1000])
