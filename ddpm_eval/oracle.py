@@ -181,16 +181,29 @@ class Gaussian:
     def sampler_output(self, schedule: Schedule, variance: Tensor) -> "Gaussian":
         """Return the law of what the ancestral sampler draws with the exact denoiser: x_0 estimates not clipped.
 
-        Each step is affine with Gaussian noise, and the eigenvectors are the data's own; the last step adds no noise.
+        Args:
+            schedule: of the chain, possibly respaced.
+            variance: sigma_t^2, float64 table indexed 0..T; the last step, t = 1, adds no noise.
         """
+        noise = variance.clone()
+        noise[1] = 0.0
+        return self._chain_output(schedule, schedule.mean_weight_x_0, schedule.mean_weight_x_t, noise)
+
+    def ddim_output(self, schedule: Schedule, eta: float = 0.0) -> "Gaussian":
+        """Return the law of what the DDIM sampler draws (Song et al. 2021, Eq. 12): x_0 estimates not clipped."""
+        alpha_bar, previous, noise = schedule.alpha_bar, schedule.alpha_bar_previous, eta**2 * schedule.beta_tilde
+        weight_x_t = ((1 - previous - noise).clamp(min=0) / (1 - alpha_bar)).sqrt()
+        return self._chain_output(schedule, previous.sqrt() - weight_x_t * alpha_bar.sqrt(), weight_x_t, noise)
+
+    def _chain_output(self, schedule: Schedule, weight_x_0: Tensor, weight_x_t: Tensor, noise: Tensor) -> "Gaussian":
+        """Follow ``x_{t-1} = weight_x_0 x0_hat + weight_x_t x_t + noise``: affine steps with the data's own eigenvectors."""
         centre = self.mean.flatten() @ self.basis
         mean, spread = torch.zeros_like(centre), torch.ones_like(centre)
         gain, bias = _gains(schedule, self.eigenvalues)
         for t in range(schedule.timesteps, 0, -1):
-            weight_x_0, weight_x_t = schedule.mean_weight_x_0[t], schedule.mean_weight_x_t[t]
-            slope = weight_x_0 * gain[t - 1] + weight_x_t
-            mean = slope * mean + weight_x_0 * bias[t - 1] * centre
-            spread = slope.square() * spread + (variance[t] if t > 1 else 0.0)
+            slope = weight_x_0[t] * gain[t - 1] + weight_x_t[t]
+            mean = slope * mean + weight_x_0[t] * bias[t - 1] * centre
+            spread = slope.square() * spread + noise[t]
         return Gaussian((self.basis @ mean).reshape(self.mean.shape), spread, self.basis)
 
     def dequantised_nll(self, x_0: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from ddpm_eval.diffusion import (
     q_sample,
 )
 from ddpm_eval.oracle import Gaussian, frechet_distance
+from ddpm_eval.randomness import Stream, normal
+from ddpm_eval.sample import Chain
 from ddpm_eval.spec import DiffusionSpec
 
 SMALL = make_schedule(DiffusionSpec(timesteps=12, beta_start=0.003, beta_end=0.2))
@@ -361,6 +363,25 @@ def test_sampler_output_follows_from_the_affine_steps_of_the_production_code(pre
         mean = value[0] + matrix @ mean
         covariance = matrix @ covariance @ matrix.T + (float(process.variance[t]) if t > 1 else 0) * np.eye(4)
     output = data.sampler_output(SMALL, SMALL.fixed_variance(variance))
+    np.testing.assert_allclose(output.mean.flatten(), mean, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(output.covariance, covariance, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+def test_ddim_output_follows_from_the_affine_steps_of_the_production_code(eta):
+    data = gaussian((1, 2, 2))
+    chain = Chain(process_of(data, SMALL, "eps"), seed=0, method="ddim", eta=eta)
+    mean, covariance, ids = np.zeros(4), np.eye(4), torch.zeros(5, dtype=torch.int64)  # one id: all probes share their noise
+    for t in range(12, 0, -1):
+        probe = torch.cat([torch.zeros(1, 4), torch.eye(4)]).double().reshape(5, 1, 2, 2)
+        time = torch.tensor([t])
+        value = chain.step(chain.process(probe, time), probe, time, ids).flatten(1).numpy()
+        sigma = eta * math.sqrt(float(SMALL.beta_tilde[t]))
+        noise = normal(0, Stream.SAMPLE, ids[:1], time, (4,), torch.float64)[0].numpy()
+        matrix = (value[1:] - value[0]).T
+        mean = value[0] - sigma * noise + matrix @ mean
+        covariance = matrix @ covariance @ matrix.T + sigma**2 * np.eye(4)
+    output = data.ddim_output(SMALL, eta)
     np.testing.assert_allclose(output.mean.flatten(), mean, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(output.covariance, covariance, rtol=1e-9, atol=1e-11)
 
