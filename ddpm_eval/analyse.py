@@ -272,7 +272,8 @@ def rate_distortion_curve(atoms: Atoms) -> pd.DataFrame:
         with _low and _high, n_images, n_distortion.
     """
     terms = term_values(atoms)
-    received = np.flip(np.cumsum(np.flip(terms, 1), 1), 1) - terms
+    received = np.flip(np.cumsum(np.flip(terms, 1), 1), 1)
+    received -= terms  # in place: these arrays are large
     frame = pd.DataFrame({"t": np.arange(1, steps(atoms) + 1)})
     frame["reverse_steps"] = len(frame) - frame["t"] + 1
     _add(frame, "rate_bits_per_dim", *_bounds(mean_estimate(received)))

@@ -5,7 +5,6 @@ image id, t); the arithmetic around the network is float64. Batches run over pai
 neither on T nor on the number of images.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.diffusion import Network, ReverseProcess, Schedule, decoder_term, kl_term, prior_kl, q_sample
-from ddpm_eval.randomness import Stream, derive_seed, normal
+from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.records import Array
 from ddpm_eval.spec import Decoder, Prediction, Protocol
 
@@ -149,80 +148,3 @@ def evaluate_pairs(
 def prior_terms(schedule: Schedule, load: Callable[[Array], Tensor], positions: Array) -> Array:
     """Return L_T in nats for the images at ``positions``, float64 ``[len(positions)]``."""
     return prior_kl(schedule, load(positions)).cpu().numpy()
-
-
-# The stratified estimator
-
-
-def inclusion_probabilities(importance: Array, evaluations: float) -> Array:
-    """Turn importances into probabilities that a time is evaluated for an image.
-
-    Probabilities are proportional to importance with their sum equal to ``evaluations``; those that would exceed one are set
-    to one and the rest rescaled.
-
-    Args:
-        importance: positive, shape ``[T]``.
-        evaluations: expected evaluations per image, at most T.
-
-    Raises:
-        ValueError: if there are fewer than two evaluations per image or more than T.
-    """
-    if not 2 <= evaluations <= len(importance):
-        raise ValueError(f"{evaluations:g} evaluations per image asked for; the estimator needs 2 to T = {len(importance)}")
-    certain = np.zeros(len(importance), dtype=bool)
-    while True:
-        left = evaluations - certain.sum()
-        probability = np.where(certain, 1.0, importance * left / importance[~certain].sum())
-        if (probability <= 1 + 1e-12).all():
-            return np.minimum(probability, 1.0)
-        certain |= probability >= 1
-
-
-def systematic_times(inclusion: Array, offsets: Array) -> list[Array]:
-    """Select times by systematic sampling, one offset in [0, 1) per image.
-
-    Time t is selected when a tick ``offset + k`` falls into its interval of the cumulated probabilities, which happens with
-    probability ``inclusion[t - 1]`` over a uniform offset; low and high times are selected in their proportions for every
-    image, which is what makes the estimate precise.
-
-    Returns:
-        For each image the increasing times selected, int64.
-    """
-    edges = np.concatenate([[0.0], np.cumsum(inclusion)])
-    edges[1:][inclusion == 1.0] = edges[:-1][inclusion == 1.0] + 1.0  # exact, whatever the rounding before
-    counts = np.floor(edges[None, :] - offsets[:, None] + 1.0)
-    return [np.flatnonzero(np.diff(row)) + 1 for row in counts]
-
-
-def stratified_offsets(n: int, seed: int) -> Array:
-    """Return one uniform offset per image, stratified: each interval of width 1/n holds exactly one."""
-    rng = np.random.default_rng(derive_seed(seed, n))
-    return (rng.permutation(n) + rng.random(n)) / n
-
-
-def pilot_times(timesteps: int, count: int = 24) -> Array:
-    """Return times for the pilot: all of the first few, then geometrically spaced up to T."""
-    spaced = np.round(np.geomspace(1, timesteps, count)).astype(np.int64)
-    return np.unique(np.concatenate([np.arange(1, min(4, timesteps) + 1), spaced]))
-
-
-def importance_from_pilot(times: Array, terms: Array, timesteps: int, floor: float = 0.02) -> Array:
-    """Interpolate the pilot's root mean square terms to every time (linearly in log t, log value).
-
-    Args:
-        times: of the pilot, increasing ``[k]``.
-        terms: nats ``[image, k]``.
-        timesteps: T.
-        floor: share of the importance spread evenly over log t, so that every time can be selected.
-    """
-    rms = np.sqrt(np.mean(np.square(terms), axis=0)) + 1e-12
-    t = np.arange(1, timesteps + 1)
-    importance = np.exp(np.interp(np.log(t), np.log(times), np.log(rms)))
-    importance[times - 1] = rms
-    spread = 1 / t
-    return (1 - floor) * importance / importance.sum() + floor * spread / spread.sum()
-
-
-def expected_evaluations(n: int, per_image: float, pilot_images: int, timesteps: int) -> int:
-    """Return how many network evaluations a stratified estimate takes, its pilot included."""
-    return math.ceil(n * per_image) + pilot_images * len(pilot_times(timesteps))

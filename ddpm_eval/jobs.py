@@ -20,8 +20,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddpm_eval.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -56,11 +54,18 @@ def groups(jobs: Sequence[Job], workers: int, first_alone: bool = True) -> list[
     return head + [rest[i : i + workers] for i in range(0, len(rest), workers)]
 
 
-def run_all(jobs: Sequence[Job], workers: int, on_progress: OnProgress, on_done: Callable[[Job], None]) -> None:
-    """Run all jobs.
+def run_all(
+    jobs: Sequence[Job],
+    missing: Mapping[str, Sequence[str]],
+    workers: int,
+    on_progress: OnProgress,
+    on_done: Callable[[Job], None],
+) -> None:
+    """Run all jobs that miss something.
 
     Args:
         jobs: in order of importance.
+        missing: the stages that each job, by name, still needs (see `pending`).
         workers: how many may run side by side.
         on_progress: see `OnProgress`.
         on_done: called in this process after each job.
@@ -69,12 +74,13 @@ def run_all(jobs: Sequence[Job], workers: int, on_progress: OnProgress, on_done:
         ValueError: what a job raised, or that its process died.
     """
     if "WORLD_SIZE" in os.environ:
-        for job in jobs:
+        for job in (job for job in jobs if missing[job.name]):
             execute(job, None, lambda stage, done, total, name=job.name: on_progress(name, stage, done, total))  # type: ignore[misc]
             on_done(job)
         return
     for group in groups(jobs, workers):
-        _run_group(group, max(1, (os.cpu_count() or 1) // len(group)), on_progress, on_done)
+        threads = max(1, (os.cpu_count() or 1) // len(group))
+        _run_group([job for job in group if missing[job.name]], threads, on_progress, on_done)
 
 
 def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], None]) -> None:
@@ -96,6 +102,8 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
 
 def pending(job: Job) -> list[str]:
     """List the stages of a job whose results are not stored yet."""
+    import torch
+
     from ddpm_eval.pipeline import Run, stages
     from ddpm_eval.runtime import Runtime
 

@@ -18,20 +18,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_eval import bound, data
+from ddpm_eval import bound, data, stratified
 from ddpm_eval import checkpoint as checkpoints
 from ddpm_eval import sample as sampling
 from ddpm_eval import train as training
 from ddpm_eval.bound import Model
 from ddpm_eval.data import ImageSet
 from ddpm_eval.diffusion import ReverseProcess, evenly_spaced, make_schedule
-from ddpm_eval.records import Array, BoundAtoms, Reals, Record, Samples, StratifiedAtoms, TrainingLog, Trajectory
+from ddpm_eval.records import (
+    Array,
+    BoundAtoms,
+    Reals,
+    Record,
+    Samples,
+    ScheduleTables,
+    StratifiedAtoms,
+    TrainingLog,
+    Trajectory,
+)
 from ddpm_eval.runtime import Progress, Runtime, silent
 from ddpm_eval.spec import PROTOCOLS, Protocol, RunSpec, combine
 from ddpm_eval.store import Chunks, Entry, Store
 
 CHUNK_IMAGES = 32  # images whose bound is one unit of restart
-PILOT_IMAGES = 16
 PROGRESSIVE_STEPS = 20
 N_REALS = 64
 
@@ -130,27 +139,50 @@ class Run:
             self.runtime,
             self.checkpoint,
             max_minutes=max_minutes,
-            progress=lambda _, done, total: self.progress("train", done * self.spec.train.batch_size, total),
+            progress=lambda _, done, total: self.progress("train", done, total),
         )
         for name in ("weights", "network", "_header"):
             self.__dict__.pop(name, None)
-        self._put("training", log, key=checkpoints.weights_digest(self.checkpoint), seconds=log.seconds)
+        key = checkpoints.weights_digest(self.checkpoint)
+        self._put("training", log, key=key, seconds=log.seconds)
+        self._put("schedule", self._tables(), key=key, seconds=0.0)
+        self.runtime.barrier()
         return log
 
-    def likelihood(self, split: str, protocols: Sequence[Protocol], stratified: bool = False) -> None:
+    def likelihood(self, split: str, protocols: Sequence[Protocol], few: bool = False) -> None:
         """Measure the bound of a split (the test set, or a fixed subset of the training set) under some protocols."""
-        wanted = [p for p in protocols if not self._has(*self._bound_key(split, p, stratified))]
+        wanted = [p for p in protocols if not self._has(*self._bound_key(split, p, few))]
         if not wanted:
             return
         model = self.model()
-        for draws in sorted({p.draws for p in wanted}):
+        for draws in sorted({p.draws for p in wanted}):  # protocols with equal draws share their network evaluations
             group = [p for p in wanted if p.draws == draws]
             readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in group]
-            measure = self._stratified if stratified else self._full
+            measure = self._stratified if few else self._full
             began = time.monotonic()
             for protocol, record in zip(group, measure(split, group, readings), strict=True):
-                name, key = self._bound_key(split, protocol, stratified)
+                name, key = self._bound_key(split, protocol, few)
                 self._put(name, record, key=key, seconds=time.monotonic() - began)
+            self.runtime.barrier()
+
+    def with_evaluations(self, split: str, evaluations: int) -> RunSpec:
+        """Return the specification with so many stratified network evaluations over all images of a split.
+
+        Raises:
+            ValueError: if that is less than two per image after the pilot.
+        """
+        n, pilot = (
+            len(self._scored(split)[1]),
+            stratified.PILOT_IMAGES * len(stratified.pilot_times(self.spec.diffusion.timesteps)),
+        )
+        per_image = (evaluations - pilot) // n
+        if per_image < 2:
+            raise ValueError(
+                f"{evaluations} network evaluations for {n} images are too few: the pilot takes {pilot} and each image needs "
+                f"at least 2, together {pilot + 2 * n}"
+            )
+        evaluation = self.spec.evaluation.model_copy(update={"evaluations_per_image": per_image})
+        return self.spec.model_copy(update={"evaluation": evaluation})
 
     def optimal_variance(self, protocol: Protocol) -> Array:
         """Return the isotropic sigma_t^2 that minimises the training images' bound, indexed 0..T.
@@ -160,17 +192,17 @@ class Run:
         """
         base = PROTOCOLS["paper" if protocol.clip else "exact"]
         self.likelihood("train", [base])
-        atoms = self.store.get(bound_name("train", base, stratified=False), BoundAtoms)
+        atoms = self.store.get(bound_name("train", base), BoundAtoms)
         schedule = make_schedule(self.spec.diffusion)
         error = np.concatenate([[np.nan], atoms.x_0_squared_error.mean(axis=0, dtype=np.float64)])
         return (schedule.beta_tilde + schedule.mean_weight_x_0**2 * torch.from_numpy(error)).numpy()
 
-    def sample(self, n: int | None = None, steps: int | None = None, method: sampling.Method = "ancestral") -> None:
-        """Draw samples (the preset's number by default)."""
+    def sample(self, n: int | None = None, steps: int | None = None, method: sampling.Method = "ancestral") -> Array:
+        """Draw samples (the preset's number by default) and return the images, uint8."""
         n, steps = n or self.spec.evaluation.n_samples, steps or self.spec.diffusion.timesteps
         name, key = self._sample_key(n, steps, method)
         if self._has(name, key):
-            return
+            return self.store.get(name, Samples).images
         began, size = time.monotonic(), self._batch_size()
         chunks = self._chunks(name, digest(self.weights, self.spec.seed, steps, method, size, self.runtime.precision))
         chain = sampling.Chain(self.process(steps), self.spec.seed, method)
@@ -181,6 +213,7 @@ class Run:
             self._put(name, record, key=key, seconds=time.monotonic() - began)
             chunks.clear()
         self.runtime.barrier()
+        return self.store.get(name, Samples).images
 
     def progressive(self) -> None:
         """Keep x0_hat over the reverse process of the first few samples (Fig. 6)."""
@@ -221,6 +254,16 @@ class Run:
             )
             self._put("quality", record, key=key, seconds=time.monotonic() - began)
         self.runtime.barrier()
+
+    def _tables(self) -> ScheduleTables:
+        schedule = make_schedule(self.spec.diffusion)
+        return ScheduleTables(
+            beta=schedule.beta.numpy()[1:],
+            alpha_bar=schedule.alpha_bar.numpy()[1:],
+            beta_tilde=schedule.beta_tilde.numpy()[1:],
+            fixed_large=schedule.fixed_variance("fixed-large").numpy()[1:],
+            fixed_small=schedule.fixed_variance("fixed-small").numpy()[1:],
+        )
 
     def _sample_key(self, n: int, steps: int, method: str) -> tuple[str, str]:
         full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
@@ -282,31 +325,30 @@ class Run:
         images, positions = self._scored(split)
         steps, draws = self.spec.diffusion.timesteps, protocols[0].draws
         load = self._loader(images)
-        times = bound.pilot_times(steps)
-        pilot = np.stack(np.meshgrid(positions[:PILOT_IMAGES], times, indexing="ij"), axis=-1).reshape(-1, 2)
-        expected = len(pilot) + len(positions) * self.spec.evaluation.evaluations_per_image
-        self._begin(f"bound {split}", expected * draws)
-        terms, _ = self._pairs(readings[:1], load, images, pilot, draws)
-        importance = bound.importance_from_pilot(times, terms[0].reshape(-1, len(times)), steps)
-        inclusion = bound.inclusion_probabilities(importance, self.spec.evaluation.evaluations_per_image)
-        chosen = bound.systematic_times(inclusion, bound.stratified_offsets(len(positions), self.spec.seed))
-        pairs = np.array([(position, t) for position, ts in zip(positions, chosen, strict=True) for t in ts])
+        times = stratified.pilot_times(steps)
+        first = positions[: stratified.PILOT_IMAGES]
+        pilot_pairs = np.stack(np.meshgrid(first, times, indexing="ij"), axis=-1).reshape(-1, 2)
+        per_image = self.spec.evaluation.evaluations_per_image
+        self._begin(f"bound {split}", (len(pilot_pairs) + len(positions) * per_image) * draws)
+        pilot, _ = self._pairs(readings[:1], load, images, pilot_pairs, draws)
+        inclusion, chosen = stratified.select(
+            pilot[0].reshape(len(first), -1), times, steps, len(positions), per_image, self.spec.seed
+        )
+        row, column = np.nonzero(chosen)
+        pairs = np.stack([positions[row], chosen[row, column]], axis=1)
         terms, errors = self._pairs(readings, load, images, pairs, draws)
-        row = np.repeat(np.arange(len(chosen)), [len(ts) for ts in chosen])
-        column = np.concatenate([np.arange(len(ts)) for ts in chosen])
-        shape = (len(chosen), int(column.max()) + 1)
         prior = bound.prior_terms(readings[0].process.schedule, load, positions)
         common = self._bound_facts(images, split)
         return [
             StratifiedAtoms(
                 image_id=images.ids[positions],
-                t=_scatter(shape, row, column, pairs[:, 1]),
-                terms=_scatter(shape, row, column, terms[i]),
-                x_0_squared_error=_scatter(shape, row, column, errors[i]),
+                t=chosen,
+                terms=_scatter(chosen.shape, row, column, terms[i]),
+                x_0_squared_error=_scatter(chosen.shape, row, column, errors[i]),
                 prior=prior,
                 inclusion=inclusion,
                 protocol=protocol.model_dump_json(),
-                network_evaluations=(len(pairs) + len(pilot)) * draws,
+                network_evaluations=(len(pairs) + len(pilot_pairs)) * draws,
                 **common,
             )
             for i, protocol in enumerate(protocols)
@@ -325,11 +367,11 @@ class Run:
         left_out = int(np.isin(images.ids, images.inexact).sum())
         return {"split": split, "dimensions": int(np.prod(self._shape())), "inexact_left_out": left_out}
 
-    def _bound_key(self, split: str, protocol: Protocol, stratified: bool) -> tuple[str, str]:
+    def _bound_key(self, split: str, protocol: Protocol, few: bool) -> tuple[str, str]:
         images, positions = self._scored(split)
-        effort = self.spec.evaluation.evaluations_per_image if stratified else "full"
+        effort = self.spec.evaluation.evaluations_per_image if few else "full"
         parts = (self.weights, images.digest, len(positions), self.spec.seed, effort, self.runtime.precision)
-        return bound_name(split, protocol, stratified), digest(protocol.model_dump_json(), *parts)
+        return bound_name(split, protocol, few), digest(protocol.model_dump_json(), *parts)
 
     def _pairs(
         self, readings: Sequence[bound.Reading], load: Callable[[Array], Tensor], images: ImageSet, pairs: Array, draws: int
@@ -422,7 +464,7 @@ class Run:
             facts: Mapping[str, Any] = {
                 "spec": self.spec.model_dump(mode="json"),
                 "run": self.spec.identity(),
-                "weights": checkpoints.weights_digest(self.checkpoint) if name == "training" else self.weights,
+                "weights": key if name == "training" else self.weights,
                 "device": self.runtime.describe(),
                 "precision": self.runtime.precision,
                 "wall_seconds": round(seconds, 3),
@@ -438,10 +480,10 @@ class Stage:
     perform: Callable[[Run], object]
 
 
-def _bound_stage(split: str, protocols: Sequence[Protocol], stratified: bool = False) -> Stage:
+def _bound_stage(split: str, protocols: Sequence[Protocol], few: bool = False) -> Stage:
     return Stage(
-        done=lambda run: all(run._has(*run._bound_key(split, p, stratified)) for p in protocols),
-        perform=lambda run: run.likelihood(split, protocols, stratified),
+        done=lambda run: all(run._has(*run._bound_key(split, p, few)) for p in protocols),
+        perform=lambda run: run.likelihood(split, protocols, few),
     )
 
 
@@ -454,7 +496,7 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
         "bound-train": _bound_stage("train", named),
         "bound-test": _bound_stage("test", named),
         "bound-test-protocols": _bound_stage("test", COMPARED),
-        "bound-test-stratified": _bound_stage("test", named, stratified=True),
+        "bound-test-stratified": _bound_stage("test", named, few=True),
         "sample": Stage(
             lambda run: run._has(*run._sample_key(run.spec.evaluation.n_samples, run.spec.diffusion.timesteps, "ancestral")),
             Run.sample,
@@ -472,9 +514,9 @@ COMPARED = tuple(
 """The protocols under which one model is compared."""
 
 
-def bound_name(split: str, protocol: Protocol, stratified: bool) -> str:
+def bound_name(split: str, protocol: Protocol, few: bool = False) -> str:
     """Return the name under which a bound is stored."""
-    return f"bound{'-stratified' if stratified else ''}/{split}/{protocol.name}"
+    return f"bound{'-stratified' if few else ''}/{split}/{protocol.name}"
 
 
 def open_run(folder: Path, runtime: Runtime, **options: Any) -> Run:  # noqa: ANN401

@@ -69,6 +69,17 @@ class TrainingLog(Record):
 
 
 @dataclass(frozen=True)
+class ScheduleTables(Record):
+    """The chain's tables; index 0 is t = 1."""
+
+    beta: Array = array("t", "1", "variance added by step t")
+    alpha_bar: Array = array("t", "1", "product of 1 - beta up to t")
+    beta_tilde: Array = array("t", "1", "variance of q(x_{t-1} | x_t, x_0), Eq. 7")
+    fixed_large: Array = array("t", "1", "sigma_t^2 of variance fixed-large")
+    fixed_small: Array = array("t", "1", "sigma_t^2 of variance fixed-small")
+
+
+@dataclass(frozen=True)
 class Samples(Record):
     """Images drawn from the model; sample k is a function of (seed, k)."""
 

@@ -40,6 +40,7 @@ class Entry:
     key: str
     provenance: dict[str, Any]
     arrays: dict[str, str]
+    sizes: list[list[tuple[str, int]]]
     scalars: dict[str, Any]
 
 
@@ -124,7 +125,9 @@ class Store:
             with h5py.File(self.path, "r") as file:
                 found, complete = file.attrs.get("schema_version"), file.attrs.get("complete")
         except OSError as error:
-            raise ValueError(f"{self.path} is not a readable HDF5 file (truncated? delete it to measure again): {error}") from None
+            raise ValueError(
+                f"{self.path} is not a readable HDF5 file (truncated? delete it to measure again): {error}"
+            ) from None
         if found != SCHEMA_VERSION:
             raise ValueError(f"{self.path} has schema version {found}, but this program reads version {SCHEMA_VERSION}")
         if not complete:
@@ -235,14 +238,15 @@ def _write(group: h5py.Group, record: Record) -> None:
 
 
 def _entry(name: str, group: h5py.Group) -> Entry:
-    arrays, scalars = {}, {}
+    arrays, sizes, scalars = {}, [], {}
     for key, data in group.items():
-        dims = ", ".join(f"{dim.label} {length}" for dim, length in zip(data.dims, data.shape, strict=True))
+        sizes.append([(dim.label, length) for dim, length in zip(data.dims, data.shape, strict=True)])
+        dims = ", ".join(f"{name} {length}" for name, length in sizes[-1])
         arrays[key] = f"[{dims}] {data.dtype}, {data.attrs['unit']}"
     for key, value in group.attrs.items():
         if key not in ("record", "key", "provenance", "complete"):
             scalars[key] = _scalar(value)
-    return Entry(name, group.attrs["record"], group.attrs["key"], json.loads(group.attrs["provenance"]), arrays, scalars)
+    return Entry(name, group.attrs["record"], group.attrs["key"], json.loads(group.attrs["provenance"]), arrays, sizes, scalars)
 
 
 def _names(file: h5py.File) -> list[str]:

@@ -1,0 +1,346 @@
+"""Command line of ddpm_eval: parse, one call, print. Run ``python cli.py --help``."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+USER_ERROR, CHECK_FAILED, INTERRUPTED = 2, 1, 130
+
+
+class UserError(click.ClickException):
+    """Something the user must change; one sentence, exit code 2."""
+
+    exit_code = USER_ERROR
+
+
+class Commands(click.Group):
+    """Turns the library's errors into sentences."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise UserError(f"{error.strerror or error}{where}") from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nStopped. Finished work is kept: the same command continues where it was.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda function: functools.reduce(lambda f, decorator: decorator(f), reversed(decorators), function)
+
+
+FOLDER = click.Path(path_type=Path)
+workspace_options = _options(
+    click.option("--preset", default="digits", show_default=True, help="Which experiment; see the command presets."),
+    click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of the runs."),
+    click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."),
+    click.option("--data", help="Another data set: cifar10, mnist, npz:FILE, folder:DIR, ..."),
+    click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the specification; repeatable."),
+    click.option("--inception-weights", type=FOLDER, help="Measure quality with this Inception instead of the classifier."),
+    click.option("--dry-run", is_flag=True, help="Print the resolved specifications and what is already stored."),
+)
+run_options = _options(
+    click.argument("run", required=False, type=FOLDER),
+    click.option("--preset", help="Instead of RUN: this preset's eps / L_simple run."),
+    click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of the runs."),
+    click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the evaluation; repeatable."),
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ddpm_eval")
+def main() -> None:
+    """Train, sample and measure denoising diffusion models as in Ho, Jain, Abbeel (2020)."""
+
+
+@main.command()
+@workspace_options
+def reproduce(**options: Any) -> None:  # noqa: ANN401
+    """Everything below for a preset; resumes; ends with the report's path."""
+    from experiments import reproduce as experiment
+
+    _experiment(options, experiment.jobs, ["table2", "split", "table4"])
+
+
+@main.command()
+@workspace_options
+def ablation(**options: Any) -> None:  # noqa: ANN401
+    """Table 2: train what is missing, measure, print the table."""
+    from experiments import ablation as experiment
+
+    _experiment(options, experiment.jobs, ["table2"])
+
+
+@main.command("rate-distortion")
+@workspace_options
+def rate_distortion(**options: Any) -> None:  # noqa: ANN401
+    """Fig. 5, Table 4 and the split of the paper's model."""
+    from experiments import rate_distortion as experiment
+
+    _experiment(options, experiment.jobs, ["split", "table4", "protocols"])
+
+
+@main.command()
+@workspace_options
+def progressive(**options: Any) -> None:  # noqa: ANN401
+    """Fig. 6: the estimate of x_0 over the reverse process."""
+    from experiments import progressive as experiment
+
+    _experiment(options, experiment.jobs, [])
+
+
+@main.command()
+@workspace_options
+def report(**options: Any) -> None:  # noqa: ANN401
+    """Render the report from what is stored; computes nothing."""
+    from experiments import reproduce as experiment
+
+    options.pop("dry_run")
+    click.echo(f"Report: {experiment.write(_workspace(**options))}")
+
+
+@main.command()
+@workspace_options
+@click.option("--prediction", type=click.Choice(["eps", "mu", "x0"]), help="Instead of the preset's eps.")
+@click.option("--objective", type=click.Choice(["vlb", "mse"]), help="Instead of the preset's mse (L_simple).")
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after this time.")
+@click.option("--resume/--no-resume", default=True, help="Continue from the run's checkpoint (default), or refuse to.")
+def train(
+    prediction: str | None,
+    objective: str | None,
+    max_minutes: float | None,
+    resume: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Train one run; continues from its checkpoint."""
+    from ddpm_eval.spec import override
+    from experiments.presets import run_name
+
+    dry_run = options.pop("dry_run")
+    workspace = _workspace(**options)
+    changes = {"diffusion.prediction": prediction, "diffusion.objective": objective}
+    spec = override(workspace.spec(), {key: value for key, value in changes.items() if value is not None})
+    folder = workspace.runs / spec.preset / run_name(spec)
+    if dry_run:
+        click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")
+        return
+    run = _run(folder, workspace.device, workspace.data_root, spec=spec)
+    if not resume and run.checkpoint.exists():
+        raise UserError(f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
+    log = _holding(run, lambda: run.train(max_minutes))
+    click.echo(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
+
+
+@main.command()
+@run_options
+@click.option("-n", "--n-samples", type=click.IntRange(1), help="How many (default: the preset's number).")
+@click.option("--steps", type=click.IntRange(2), help="Visit only this many evenly spaced steps.")
+@click.option("--method", type=click.Choice(["ancestral", "ddim"]), default="ancestral", show_default=True)
+@click.option("--png", type=FOLDER, help="Also write PNG files into this folder.")
+@click.option("--npz", type=FOLDER, help="Also write this .npz file (arr_0, NHWC, as the ADM evaluator reads).")
+def sample(
+    n_samples: int | None,
+    steps: int | None,
+    method: Any,
+    png: Path | None,
+    npz: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Draw samples into the run's results; resumes after a kill."""
+    from ddpm_eval.image_files import write_npz, write_pngs
+
+    run = _opened(**options)
+    images = _holding(run, lambda: run.sample(n_samples, steps, method))
+    click.echo(f"{len(images)} samples in {run.store.path}")
+    if png is not None:
+        write_pngs(images, png)
+    if npz is not None:
+        write_npz(images, npz)
+
+
+@main.command()
+@run_options
+@click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option(
+    "--protocol", type=click.Choice(["paper", "exact"]), default="paper", show_default=True, help="See docs/protocol.md."
+)
+@click.option("--variance", type=click.Choice(["fixed-large", "fixed-small", "learned", "learned-range", "optimal"]))
+@click.option("--clip/--no-clip", default=None, help="Clip x_0 estimates to [-1, 1].")
+@click.option("--decoder", type=click.Choice(["exact", "tanh"]))
+@click.option("--draws", type=click.IntRange(1), help="Noise draws per image and step.")
+@click.option("--estimator", type=click.Choice(["full", "stratified"]), default="full", show_default=True)
+@click.option("--evaluations", type=click.IntRange(1), help="Network evaluations of the stratified estimator, in all.")
+@click.option("--target-halfwidth", type=click.FloatRange(0, min_open=True), help="Stratified: go on until +- this (bits/dim).")
+def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
+    """The variational bound of one run in bits/dim, with its split and intervals."""
+    from experiments import likelihood as experiment
+
+    choices = {key: options.pop(key) for key in ("protocol", "variance", "clip", "decoder", "draws")}
+    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth")}
+    run = _opened(**options)
+    click.echo(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
+
+
+@main.command()
+@click.option("--only", help="Only the checks whose name contains this.")
+def validate(only: str | None) -> None:
+    """Run the production code against Gaussian data whose exact answers are known; exit 1 if any check fails."""
+    from experiments import validate as experiment
+
+    text, passed = experiment.run(only, click.echo)
+    click.echo(text)
+    if not passed:
+        raise SystemExit(CHECK_FAILED)
+
+
+@main.command()
+def presets() -> None:
+    """One row per preset with its parameter count."""
+    from ddpm_eval.unet import parameter_count
+    from experiments.presets import DEVIATIONS, NAMES, preset
+
+    click.echo(f"{'preset':<23}{'data':<22}{'image':<12}{'parameters':>12}{'updates':>11}  {'batch':<7}{'against the paper'}")
+    for name in NAMES:
+        spec = preset(name)
+        count = parameter_count(spec.network, spec.data.channels, spec.data.side, spec.out_channels)
+        image = f"{spec.data.channels}x{spec.data.side}x{spec.data.side}"
+        head = f"{name:<23}{spec.data.name:<22}{image:<12}{count:>12,}{spec.train.steps:>11,}"
+        click.echo(f"{head}  {spec.train.batch_size:<7}{DEVIATIONS[name] or 'as published'}")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+def show(run: Path) -> None:
+    """Print what a run's results file holds."""
+    from ddpm_eval.store import Store
+
+    path = run if run.is_file() else run / "results.h5"
+    entries = Store(path).entries()
+    if not entries:
+        raise UserError(f"there is no results file {path} (has this run been trained and measured?)")
+    for entry in entries:
+        click.secho(f"{entry.name}  ({entry.record})", bold=True)
+        facts = {key: entry.provenance.get(key, "") for key in ("created", "device", "precision", "wall_seconds", "git_commit")}
+        for key, value in {**facts, **entry.arrays, **entry.scalars}.items():
+            click.echo(f"    {key:<24} {value}")
+
+
+@main.command("import-checkpoint")
+@click.argument("source")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the new run.")
+@click.option("--data", default="cifar10", show_default=True, help="The data set it models.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the specification.")
+def import_checkpoint(source: str, out: Path, data: str, settings: Sequence[str]) -> None:
+    """Turn another project's model into a run: a diffusers folder or hub id, or the authors' converted weights."""
+    from ddpm_eval import interchange
+
+    spec = interchange.import_checkpoint(source, out, data=data, settings=_settings(settings))
+    click.echo(f"{out}: {spec.cell}, {spec.data.channels}x{spec.data.side}x{spec.data.side}")
+
+
+@main.command("export-checkpoint")
+@click.argument("run", type=FOLDER)
+@click.option("--format", "layout", type=click.Choice(["diffusers"]), default="diffusers", show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+def export_checkpoint(run: Path, layout: Any, out: Path) -> None:  # noqa: ANN401
+    """Write a run's averaged weights for diffusers."""
+    from ddpm_eval import interchange
+
+    interchange.export_checkpoint(run, out, format=layout)
+    click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UserError(f"--set takes KEY=VALUE, not {pair!r} (such as --set train.steps=500)")
+        found[key] = value
+    return found
+
+
+def _workspace(*, data: str | None, settings: Sequence[str], **options: Any) -> Any:  # noqa: ANN401
+    from experiments.workspace import Workspace
+
+    chosen = _settings(settings)
+    if data is not None:
+        from ddpm_eval.data import inspect
+
+        channels, side = inspect(data, options["data_root"])
+        chosen = {"data.name": data, "data.channels": str(channels), "data.side": str(side), **chosen}
+    return Workspace(settings=chosen, **options)
+
+
+def _experiment(options: dict[str, Any], jobs: Callable[[Any], Any], tables: Sequence[str]) -> None:
+    from experiments.session import perform
+
+    dry_run = options.pop("dry_run")
+    perform(_workspace(**options), jobs, tables, dry_run=dry_run, echo=click.echo)
+
+
+def _run(folder: Path, device: str, data_root: Path | None, spec: Any = None, precision: Any = "fp32") -> Any:  # noqa: ANN401
+    from ddpm_eval import runtime
+    from ddpm_eval.pipeline import Run, open_run
+    from experiments.session import bar
+
+    here = runtime.start(device, precision=precision)
+    progress = bar() if here.main else runtime.silent
+    if spec is None:
+        return open_run(folder, here, data_root=data_root, progress=progress)
+    return Run(folder, spec, here, data_root, progress)
+
+
+def _opened(
+    run: Path | None,
+    preset: str | None,
+    runs: Path,
+    data_root: Path | None,
+    device: str,
+    precision: str,
+    settings: Sequence[str],
+) -> Any:  # noqa: ANN401
+    from dataclasses import replace
+
+    from ddpm_eval.spec import override
+    from experiments.workspace import Workspace
+
+    if run is not None and preset is not None:
+        raise UserError("name a RUN or a --preset, not both")
+    folder = run if run is not None else Workspace(preset or "digits", runs=runs).folder()
+    opened = _run(folder, device, data_root, precision=precision)
+    return replace(opened, spec=override(opened.spec, _settings(settings)))
+
+
+def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401
+    from contextlib import nullcontext
+
+    from ddpm_eval.runtime import stop
+    from ddpm_eval.store import exclusive
+
+    with exclusive(run.folder) if run.runtime.main else nullcontext():
+        result = action()
+    stop()
+    return result
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    main()

@@ -1,0 +1,110 @@
+"""Everything of a preset: the jobs of all experiments, and the report made from whatever is stored."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ddpm_eval import analyse, render, report
+from ddpm_eval.jobs import Job
+from ddpm_eval.records import Quality, TrainingLog
+from ddpm_eval.store import Entry
+from experiments import ablation, progressive, rate_distortion, sample_quality, training
+from experiments.presets import DEVIATIONS, MAIN_CELL, TABLE_2
+from experiments.workspace import Workspace
+
+MAIN_STAGES = (
+    "train",
+    "reals",
+    "bound-train",
+    "bound-test-protocols",
+    "bound-test-stratified",
+    "progressive",
+    "sample",
+    "quality",
+)
+
+DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "step": "steps"}
+
+
+def jobs(workspace: Workspace) -> list[Job]:
+    """Return all jobs of a preset, the paper's model first."""
+    return [workspace.job(MAIN_CELL, MAIN_STAGES), *ablation.jobs(workspace)[1:]]
+
+
+def write(workspace: Workspace) -> Path:
+    """Write the report of a preset from what is stored; return the path of its page."""
+    sections = [
+        sample_quality.section(workspace),
+        ablation.section(workspace),
+        rate_distortion.section(workspace),
+        rate_distortion.protocols_section(workspace),
+        progressive.section(workspace),
+        training.section(workspace),
+    ]
+    spec = workspace.spec()
+    summary = {
+        "Preset": spec.preset,
+        "Data": f"{spec.data.name}, {spec.data.channels} x {spec.data.side} x {spec.data.side}",
+        "Paper": "Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, NeurIPS 2020",
+        "Against the paper": DEVIATIONS[spec.preset] or "as published",
+        "Settings": ", ".join(f"{key}={value}" for key, value in workspace.settings.items()) or "the preset's",
+        "Seed": str(workspace.seed),
+    }
+    title = f"Denoising diffusion on {spec.data.name}: sample quality, bound, rate and distortion"
+    return report.write_report(workspace.report, title, sections, list(_facts(workspace)), summary)
+
+
+def summary(workspace: Workspace, job: Job) -> str:
+    """Say in one line what is known of a job's run."""
+    cell = next(cell for cell in TABLE_2 if workspace.folder(cell) == job.folder)
+    log, bound = workspace.result("training", TrainingLog, cell), workspace.bound(cell)
+    if log is not None and log.diverged:
+        return f"diverged, {log.reason}"
+    parts = []
+    if bound is not None:
+        row = analyse.split_table(bound, job.spec.diffusion.variance).set_index("quantity").loc["total"]
+        parts.append(f"{render.format_estimate(row['bits_per_dim'], row['low'], row['high'])} bits/dim")
+    quality = workspace.result("quality", Quality, cell)
+    if quality is not None:
+        distance = (quality.frechet_distance, quality.frechet_distance_low, quality.frechet_distance_high)
+        parts.append(f"{quality.distance_name} {render.format_estimate(*distance)}")
+    return ", ".join(parts) or "trained"
+
+
+def _facts(workspace: Workspace) -> Iterable[report.Fact]:
+    for cell in TABLE_2:
+        for name, entry in workspace.entries(cell).items():
+            yield report.fact(
+                workspace.folder(cell).name,
+                name,
+                entry.provenance,
+                n=_count(entry),
+                unit=_unit(entry),
+                interval="95%, see docs/protocol.md" if _unit(entry) != "images" else "none",
+                protocol=_protocol(entry),
+            )
+
+
+def _count(entry: Entry) -> str:
+    if "n_samples" in entry.scalars:
+        return f"{entry.scalars['n_samples']} samples"
+    for dimension, word in DIMENSIONS.items():
+        for length in (size for array in entry.sizes for name, size in array if name == dimension):
+            return f"{length} {word}"
+    return ""
+
+
+def _unit(entry: Entry) -> str:
+    return {
+        "TrainingLog": "loss, as the objective",
+        "BoundAtoms": "nats per image and step",
+        "StratifiedAtoms": "nats per image and step",
+        "Quality": "none (distances in squared features)",
+    }.get(entry.record, "images")
+
+
+def _protocol(entry: Entry) -> str:
+    from ddpm_eval.spec import Protocol
+
+    if "terms" in entry.arrays:
+        return Protocol.model_validate_json(entry.scalars["protocol"]).caption()
+    return str(entry.scalars.get("caption") or entry.scalars.get("method") or "")

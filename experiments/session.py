@@ -1,0 +1,144 @@
+"""Running an experiment's jobs with progress on the terminal, and rendering as results arrive."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ddpm_eval.jobs import Job, pending, run_all
+from ddpm_eval.spec import RunSpec
+from experiments import reproduce
+from experiments.workspace import Workspace
+
+TRAINING_COST = 3
+"""A training update costs about three times the evaluations of its images."""
+
+
+def perform(
+    workspace: Workspace,
+    jobs: Callable[[Workspace], Sequence[Job]],
+    tables: Sequence[str],
+    *,
+    dry_run: bool,
+    echo: Callable[[str], None],
+) -> Path | None:
+    """Bring all jobs through their missing stages, then render the report and print the named tables.
+
+    Args:
+        workspace: where.
+        jobs: makes the experiment's jobs.
+        tables: files of the report's tables folder to print, without suffix.
+        dry_run: only print what would be done.
+        echo: prints a line.
+
+    Returns:
+        The report's page, or None on a dry run.
+    """
+    todo = list(jobs(workspace))
+    missing = {job.name: pending(job) for job in todo}
+    if dry_run:
+        for job in todo:
+            echo(f"{job.folder}: to do: {', '.join(missing[job.name]) or 'nothing'}")
+            echo(json.dumps(job.spec.model_dump(mode="json"), indent=2))
+        return None
+    todo = [job for job in todo if missing[job.name]] and todo
+    main = int(os.environ.get("RANK", "0")) == 0
+    if any(missing.values()):
+        with Progress(todo, missing, main) as progress:
+            run_all(todo, missing, _workers(workspace), progress.update, lambda job: _arrived(job, workspace, progress, main))
+    if not main:
+        return None
+    page = reproduce.write(workspace)
+    for name in tables:
+        path = workspace.tables / f"{name}.md"
+        if path.exists():
+            echo(path.read_text())
+    echo(f"Report: {page}")
+    return page
+
+
+class Progress:
+    """One bar over all jobs in units of network evaluations, with the time that is left.
+
+    Args:
+        jobs: to be run.
+        missing: the stages that each still needs.
+        shown: whether this process shows anything.
+    """
+
+    def __init__(self, jobs: Sequence[Job], missing: dict[str, list[str]], shown: bool) -> None:
+        self.total = {job.name: {stage: work(job.spec, stage) for stage in missing[job.name]} for job in jobs}
+        self.done: dict[tuple[str, str], int] = {}
+        self.doing: dict[str, str] = {}
+        everything = sum(sum(stages.values()) for stages in self.total.values())
+        self.bar = tqdm(total=everything, unit="eval", unit_scale=True, disable=not shown, smoothing=0.05, dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+    def update(self, job: str, stage: str, done: int, total: int) -> None:
+        """Note that a stage of a job has come to ``done`` of ``total``."""
+        expected = self.total[job].get(stage)
+        if expected is None or total == 0:
+            return
+        units = round(expected * min(1.0, done / total))
+        self.bar.update(units - self.done.get((job, stage), 0))
+        self.done[job, stage] = units
+        self.doing[job] = f"{job} {stage} {100 * done // total}%"
+        self.bar.set_postfix_str("; ".join(self.doing.values()))
+
+    def finished(self, job: str) -> None:
+        """Note that a job is done."""
+        for stage, expected in self.total[job].items():
+            self.bar.update(expected - self.done.get((job, stage), 0))
+            self.done[job, stage] = expected
+        self.doing.pop(job, None)
+
+
+def work(spec: RunSpec, stage: str) -> int:
+    """Estimate a stage's cost in network evaluations."""
+    train, evaluation, steps = spec.train, spec.evaluation, spec.diffusion.timesteps
+    return {
+        "train": TRAINING_COST * train.steps * train.batch_size,
+        "bound-train": evaluation.n_train_images * steps,
+        "bound-test-protocols": evaluation.n_train_images * steps,
+        "bound-test": evaluation.n_train_images * steps,
+        "bound-test-stratified": evaluation.n_train_images * evaluation.evaluations_per_image,
+        "sample": evaluation.n_samples * steps,
+        "progressive": evaluation.n_progressive * steps,
+    }.get(stage, 0)
+
+
+def bar() -> Callable[[str, int, int], None]:
+    """Return a progress callback that shows one bar per stage."""
+    bars: dict[str, tqdm] = {}  # type: ignore[type-arg]
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, dynamic_ncols=True)
+        bars[stage].update(done - bars[stage].n)
+        if done >= total:
+            bars[stage].close()
+
+    return show
+
+
+def _workers(workspace: Workspace) -> int:
+    import torch
+
+    on_gpu = workspace.device.startswith("cuda") or (workspace.device == "auto" and torch.cuda.is_available())
+    return 1 if on_gpu else os.cpu_count() or 1
+
+
+def _arrived(job: Job, workspace: Workspace, progress: Progress, main: bool) -> None:
+    progress.finished(job.name)
+    if not main:
+        return
+    page = reproduce.write(workspace)
+    summary = reproduce.summary(workspace, job)
+    progress.bar.write(f"{job.name}: {summary} ({page})")
