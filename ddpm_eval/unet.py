@@ -9,6 +9,8 @@ the authors feed it to the network; the output has ``out_channels`` channels (tw
 """
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,10 @@ from ddpm_eval.spec import NetworkSpec
 
 NORM_EPSILON = 1e-6
 MAX_PERIOD = 10_000.0
+
+# Row k says which of a 3x3 kernel's rows meet when it slides over an image of doubled rows: see `Upsample`.
+_DOUBLED = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+_DOUBLED_KERNEL = torch.kron(_DOUBLED, _DOUBLED)  # the same for rows and columns, [16, 9]
 
 
 def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
@@ -38,6 +44,11 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def activate(x: Tensor) -> Tensor:
+    """Apply SiLU; ``x`` is overwritten where no gradient is needed."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with pre-activation GroupNorm-SiLU, the time embedding added between them."""
 
@@ -53,13 +64,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
         """Map ``[batch, in, side, side]`` to ``[batch, out, side, side]``."""
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        h = h + self.temb_proj(activated_embedding)[:, :, None, None]
-        h = F.silu(self.norm2(h), inplace=True)
+        h = self.conv1(activate(self.norm1(x)))
+        h += self.temb_proj(activated_embedding)[:, :, None, None]
+        h = activate(self.norm2(h))
         if self.training and self.dropout > 0:
             h = F.dropout(h, self.dropout)
-        shortcut = x if self.nin_shortcut is None else self.nin_shortcut(x)
-        return shortcut + self.conv2(h)
+        h = self.conv2(h)
+        h += x if self.nin_shortcut is None else self.nin_shortcut(x)
+        return h
 
 
 class AttentionBlock(nn.Module):
@@ -75,10 +87,14 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[batch, channels, side, side]`` to the same shape."""
-        h = self.norm(x)
-        q, k, v = (conv(h).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        return x + self.proj_out(h)
+        batch, channels, height, width = x.shape
+        # positions as tokens (free of copies in channels_last), the three 1x1 convolutions as one matrix
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(batch, 1, height * width, channels)
+        weight = torch.cat([self.q.weight, self.k.weight, self.v.weight]).flatten(1)
+        bias = torch.cat([cast(Tensor, conv.bias) for conv in (self.q, self.k, self.v)])
+        q, k, v = F.linear(tokens, weight, bias).chunk(3, dim=-1)
+        h = F.linear(F.scaled_dot_product_attention(q, k, v), self.proj_out.weight.flatten(1), self.proj_out.bias)
+        return x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):
@@ -94,7 +110,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the side by nearest-neighbour interpolation and a 3x3 convolution."""
+    """Double the side by nearest-neighbour interpolation and a 3x3 convolution.
+
+    On a CPU the two are computed as one transposed convolution, which spares the products that meet the same pixel twice:
+    4 instead of 9 per output. (On a GPU cuDNN's transposed convolutions need not be deterministic.)
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,7 +122,15 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[batch, channels, side, side]`` to ``[batch, channels, 2 side, 2 side]``."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if x.device.type != "cpu":
+            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return F.conv_transpose2d(x, self.doubled_kernel(), self.conv.bias, stride=2, padding=1)
+
+    def doubled_kernel(self) -> Tensor:
+        """Return the 4x4 kernel of the equivalent transposed convolution, ``[in, out, 4, 4]``."""
+        weight = self.conv.weight
+        taps = weight.permute(1, 2, 3, 0).flatten(1, 2)  # [in, 9, out]
+        return (_DOUBLED_KERNEL.to(weight.dtype) @ taps).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
 
 
 class Level(nn.Module):
@@ -112,15 +140,13 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(blocks)
         self.attn = nn.ModuleList(attention)
-        if isinstance(resample, Downsample):
-            self.downsample = resample
-        elif isinstance(resample, Upsample):
-            self.upsample = resample
+        self.downsample = resample if isinstance(resample, Downsample) else None
+        self.upsample = resample if isinstance(resample, Upsample) else None
 
-    def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
-        """Apply residual block ``index`` and its attention."""
-        x = self.block[index](x, embedding)
-        return self.attn[index](x) if len(self.attn) else x
+    def steps(self) -> Iterable[tuple[ResidualBlock, AttentionBlock | None]]:
+        """Yield the residual blocks, each with the attention that follows it."""
+        attention: list[nn.Module | None] = [*self.attn] or [None] * len(self.block)
+        return cast(Iterable[tuple[ResidualBlock, AttentionBlock | None]], zip(self.block, attention, strict=True))
 
 
 class Middle(nn.Module):
@@ -147,8 +173,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, timestep: Tensor) -> Tensor:
         """Map ``[batch]`` to ``[batch, width]``."""
-        h = timestep_embedding(timestep, self.base_channels).to(self.dense[0].weight.dtype)
-        return self.dense[1](F.silu(self.dense[0](h)))
+        first, second = cast(Iterable[nn.Linear], self.dense)
+        return second(F.silu(first(timestep_embedding(timestep, self.base_channels).to(first.weight.dtype))))
 
 
 class UNet(nn.Module):
@@ -213,7 +239,7 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast(Tensor, module.bias))
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and name.endswith(("conv2", "proj_out", "conv_out")):
                 nn.init.zeros_(module.weight)
@@ -229,22 +255,24 @@ class UNet(nn.Module):
             Shape ``[batch, out_channels, side, side]``.
         """
         embedding = F.silu(self.temb(timestep))
+        down, up = (cast(list[Level], list(levels)) for levels in (self.down, self.up))
         h = self.conv_in(x)
         skips = [h]
-        for level in self.down:
-            for index in range(len(level.block)):
-                h = level.step(index, h, embedding)
+        for level in down:
+            for block, attention in level.steps():
+                h = block(h, embedding)
+                h = h if attention is None else attention(h)
                 skips.append(h)
-            if hasattr(level, "downsample"):
+            if level.downsample is not None:
                 h = level.downsample(h)
                 skips.append(h)
         h = self.mid(h, embedding)
-        for level in reversed(self.up):
-            for index in range(len(level.block)):
-                h = level.step(index, torch.cat([h, skips.pop()], dim=1), embedding)
-            if hasattr(level, "upsample"):
-                h = level.upsample(h)
-        return self.conv_out(F.silu(self.norm_out(h), inplace=True))
+        for level in reversed(up):
+            for block, attention in level.steps():
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+                h = h if attention is None else attention(h)
+            h = h if level.upsample is None else level.upsample(h)
+        return self.conv_out(activate(self.norm_out(h)))
 
 
 def parameter_count(network: NetworkSpec, channels: int, side: int, out_channels: int) -> int:
