@@ -5,13 +5,10 @@ logits ``[n, classes]``. Networks run in evaluation mode, so an image's features
 Features of the data set's classifier yield numbers of the same form as FID and Inception score, but on another scale: they
 never carry those names.
 
-Whoever imports torch-fidelity imports this module first. torchvision's CUDA wheels cannot load their operators
-beside a CPU-only torch and then fail to import ("operator torchvision::nms does not exist"), although torch-fidelity needs
-none of these operators; `declare_missing_operators` gives the two schemas that the import looks up.
+Whoever imports torch-fidelity imports this module first: it imports torchvision in the way that works beside any torch.
 """
 
 import hashlib
-import importlib.util
 import json
 import re
 import tempfile
@@ -28,37 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_eval.data import ImageSet, to_model_range
+from ddpm_eval.data import ImageSet, import_torchvision, to_model_range
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.runtime import Progress, global_seed, silent
 
-_SCHEMAS = {
-    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
-
-
-def declare_missing_operators() -> list[str]:
-    """Declare those operator schemas which importing torchvision needs and its binary cannot provide.
-
-    Returns:
-        The declared operators; empty where torchvision's own binary loads (or torchvision is absent).
-    """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or not found.submodule_search_locations:
-        return []
-    for binary in Path(found.submodule_search_locations[0]).glob("_C*.so"):
-        try:
-            torch.ops.load_library(str(binary))
-        except OSError:  # built for another torch: its operators stay undefined
-            continue
-    missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
-    for name in missing:
-        torch.library.define(f"torchvision::{name}", _SCHEMAS[name])
-    return missing
-
-
-declared_operators = declare_missing_operators()
+import_torchvision()  # makes the next line possible
 
 import torch_fidelity  # noqa: E402
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # noqa: E402
@@ -194,6 +165,8 @@ class Extractor:
         n_test: number of those test images; 0 for Inception.
         channels: that the network takes.
         width: number of features.
+        resize: what the network does to the images' size.
+        batch_size: images per pass that use at most about 1 GB.
         module: the network, ``uint8 images -> (features, logits)``.
         device: on which it runs.
     """
@@ -207,6 +180,8 @@ class Extractor:
     n_test: int
     channels: int
     width: int
+    resize: str
+    batch_size: int
     module: Callable[[Tensor], tuple[Tensor, ...]]
     device: torch.device
 
@@ -216,9 +191,10 @@ class Extractor:
         return self.name == INCEPTION
 
     def extract(
-        self, images: Images, *, batch_size: int = 256, progress: Progress = silent
+        self, images: Images, *, batch_size: int | None = None, progress: Progress = silent
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Yield features ``[batch, width]`` and logits ``[batch, classes]`` of all images, in order."""
+        batch_size = batch_size or self.batch_size
         for first in range(0, len(images), batch_size):
             index = np.arange(first, min(first + batch_size, len(images)))
             batch = torch.from_numpy(images.take(index)).to(self.device)
@@ -309,6 +285,8 @@ def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extrac
         n_test=facts.n_test,
         channels=facts.channels,
         width=FEATURE_WIDTH,
+        resize="none",
+        batch_size=256,
         module=module,
         device=torch.device(device),
     )
@@ -343,6 +321,8 @@ def inception(
         n_test=0,
         channels=3,
         width=2048,
+        resize="299x299, bilinear as in TensorFlow 1",
+        batch_size=64,
         module=module,
         device=torch.device(device),
     )

@@ -52,3 +52,21 @@ def digits_classifier(digits: tuple[ImageSet, ImageSet], tmp_path_factory: pytes
     from ddpm_eval import features  # imports torch-fidelity, which takes seconds
 
     return features.classifier(*digits, tmp_path_factory.mktemp("classifiers"))
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of FID's Inception in torch-fidelity's layout, from a seeded initialisation: not the trained network."""
+    import torch
+
+    from ddpm_eval import features
+    from ddpm_eval.runtime import global_seed
+
+    with global_seed(0, torch.device("cpu")), pytest.MonkeyPatch.context() as patch:
+        module = "torch_fidelity.feature_extractor_inceptionv3"
+        patch.setattr(f"{module}.load_state_dict_from_url", lambda url, progress: None)
+        patch.setattr(f"{module}.FeatureExtractorInceptionV3.load_state_dict", lambda network, state: None)
+        network = features.torch_fidelity.FeatureExtractorInceptionV3(features.INCEPTION, ["2048"])
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(network.state_dict(), path)
+    return path

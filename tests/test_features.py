@@ -42,10 +42,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
-def test_torchvision_imports_after_features_and_needs_help_exactly_where_operators_were_declared():
-    assert run_python("import ddpm_eval.features, torchvision, torch_fidelity").returncode == 0
-    alone = run_python("import torchvision")
-    assert (alone.returncode != 0) == bool(features.declared_operators), alone.stderr
+def test_torch_fidelity_imports_in_a_fresh_process_whether_or_not_torchvisions_operators_fit():
+    run = run_python("import ddpm_eval.features, torchvision, torch_fidelity; torch_fidelity.calculate_metrics")
+    assert run.returncode == 0, run.stderr
 
 
 def test_classifier_reports_the_accuracy_it_has(digits_classifier, train, test_set):
