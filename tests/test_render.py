@@ -103,7 +103,8 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     frame = pd.DataFrame({"x": [1.0]})
     render.write_table(frame, tmp_path / "t", "first")
 
-    def fail(*_args, **_options):
+    def fail(_frame, path, **_options):
+        path.write_text("half of i")
         raise OSError("disk full")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)

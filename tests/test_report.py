@@ -108,7 +108,8 @@ def test_report_grows_and_is_replaced_whole(sections, tmp_path, monkeypatch):
     assert report.write_report(tmp_path, "Title", sections).read_text() != first
     second = (tmp_path / "index.html").read_text()
 
-    def fail(*_args, **_options):
+    def fail(path, _text, **_options):
+        path.write_bytes(b"half of i")
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "write_text", fail)
