@@ -158,7 +158,7 @@ def train(
 def sample(
     n_samples: int | None,
     steps: int | None,
-    method: Any,
+    method: Any,  # noqa: ANN401
     png: Path | None,
     npz: Path | None,
     **options: Any,  # noqa: ANN401
@@ -196,6 +196,20 @@ def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth")}
     run = _opened(**options)
     click.echo(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
+
+
+@main.command()
+@run_options
+@click.option("--t", "time", type=click.IntRange(1), help="Time of the latent space (default T / 2).")
+@click.option("--pairs", type=click.IntRange(1), default=4, show_default=True, help="Pairs of test images.")
+@click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
+def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None:  # noqa: ANN401
+    """Fig. 8: images between pairs of test images, encoded with q and decoded with p."""
+    from experiments import interpolation as experiment
+
+    run = _opened(**options)
+    _holding(run, lambda: run.interpolate(time, pairs))
+    click.echo(f"{experiment.draw(run.store, out).stem}.png")
 
 
 @main.command()

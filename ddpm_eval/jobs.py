@@ -74,9 +74,12 @@ def run_all(
         ValueError: what a job raised, or that its process died.
     """
     if "WORLD_SIZE" in os.environ:
+        from ddpm_eval.runtime import stop
+
         for job in (job for job in jobs if missing[job.name]):
             execute(job, None, lambda stage, done, total, name=job.name: on_progress(name, stage, done, total))  # type: ignore[misc]
             on_done(job)
+        stop()
         return
     for group in groups(jobs, workers):
         threads = max(1, (os.cpu_count() or 1) // len(group))

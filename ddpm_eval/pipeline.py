@@ -28,6 +28,7 @@ from ddpm_eval.diffusion import ReverseProcess, evenly_spaced, make_schedule
 from ddpm_eval.records import (
     Array,
     BoundAtoms,
+    Interpolations,
     Reals,
     Record,
     Samples,
@@ -228,6 +229,26 @@ class Run:
             self._put("progressive", record, key=self._progressive_key(), seconds=time.monotonic() - began)
         self.runtime.barrier()
 
+    def interpolate(self, t: int | None = None, pairs: int = 4) -> None:
+        """Interpolate between the first test images in the latent space of time ``t``, T / 2 by default (Fig. 8)."""
+        t = t or self.spec.diffusion.timesteps // 2
+        if not 1 <= t <= self.spec.diffusion.timesteps:
+            raise ValueError(f"t is {t}, but this chain has times 1 to {self.spec.diffusion.timesteps}")
+        if not 1 <= pairs <= len(self.test_images) // 2:
+            raise ValueError(f"{pairs} pairs asked for, but the test set has {len(self.test_images)} images")
+        key = self._interpolation_key(t, pairs)
+        if not self._has("interpolation", key) and self.runtime.main:
+            began, weights = time.monotonic(), np.linspace(0, 1, 11)
+            ends = self.test_images.take(np.arange(2 * pairs))
+            source, target = data.to_model_range(torch.from_numpy(ends).to(self.runtime.device)).chunk(2)
+            chain = sampling.Chain(self.process(), self.spec.seed)
+            with self.runtime.evaluation_precision():
+                mixed = sampling.interpolate(chain, source, target, t, weights.tolist())
+            images = data.to_pixels(mixed).cpu().numpy()
+            record = Interpolations(source=ends[:pairs], target=ends[pairs:], weight=weights, images=images, t=t)
+            self._put("interpolation", record, key=key, seconds=time.monotonic() - began)
+        self.runtime.barrier()
+
     def reals(self) -> None:
         """Store a few training images for figures."""
         if not self._has("reals", self._reals_key()) and self.runtime.main:
@@ -272,6 +293,9 @@ class Run:
 
     def _progressive_key(self) -> str:
         return digest(self.weights, self.spec.evaluation.n_progressive, self.spec.seed, self.runtime.precision)
+
+    def _interpolation_key(self, t: int, pairs: int) -> str:
+        return digest(self.weights, self.test_images.digest, t, pairs, self.spec.seed, self.runtime.precision)
 
     def _reals_key(self) -> str:
         return digest(self.train_images.digest, N_REALS)
@@ -502,6 +526,9 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
             Run.sample,
         ),
         "progressive": Stage(lambda run: run._has("progressive", run._progressive_key()), Run.progressive),
+        "interpolate": Stage(
+            lambda run: run._has("interpolation", run._interpolation_key(run.spec.diffusion.timesteps // 2, 4)), Run.interpolate
+        ),
         "quality": Stage(
             lambda run: run._has("quality", run._quality_key(inception_weights)), lambda run: run.quality(inception_weights)
         ),

@@ -108,6 +108,17 @@ class Trajectory(Record):
 
 
 @dataclass(frozen=True)
+class Interpolations(Record):
+    """Images between pairs of test images (Fig. 8): encoded with q to time ``t``, mixed, decoded with p."""
+
+    source: Array = array("pair channel row column", "8-bit level", "images at weight 0")
+    target: Array = array("pair channel row column", "8-bit level", "images at weight 1")
+    weight: Array = array("weight", "1", "share of the target in the mixture")
+    images: Array = array("weight pair channel row column", "8-bit level", "decoded mixtures, rounded to 8 bits")
+    t: int
+
+
+@dataclass(frozen=True)
 class BoundAtoms(Record):
     """The variational bound of each image at each step: everything about likelihood is derived from these.
 

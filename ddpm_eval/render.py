@@ -197,6 +197,7 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
     tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
     # without dates, equal results give equal files
     _write(stem.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=150, **tight))
+    figure.set_layout_engine("none")  # laid out by now; the second file need not do it again
     metadata = {"CreationDate": None}
     _write(stem.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata=metadata, **tight))
     return Illustration(stem, caption)
@@ -221,23 +222,24 @@ def plot_samples(panels: Mapping[str, Array], columns: int = 8) -> Figure:
     return figure
 
 
-def plot_progressive(x_0_hat: Array, reverse_steps: Sequence[int]) -> Figure:
-    """Draw the estimate of x_0 over the reverse process (Fig. 6): a row per sample, a column per number of reverse steps.
+def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
+    """Draw images that change from left to right, a row each (Fig. 6: x0_hat; Fig. 8: interpolations).
 
     Args:
-        x_0_hat: uint8 ``[step, sample, channel, row, column]``.
-        reverse_steps: taken at each step of the first axis.
+        images: uint8 ``[column, sample, channel, row, column]``, first axis from left to right.
+        labels: of the columns.
+        xlabel: what the labels are.
     """
-    count, samples = x_0_hat.shape[:2]
-    images = np.swapaxes(x_0_hat, 0, 1).reshape(-1, *x_0_hat.shape[2:])
+    count, samples = images.shape[:2]
+    flat = np.swapaxes(images, 0, 1).reshape(-1, *images.shape[2:])
     with _style():
         figure = Figure(figsize=(7.0, 7.0 * samples / count + 0.6), layout="constrained")
         ax = figure.subplots()
-        _show(ax, _mosaic(images, count))
+        _show(ax, _mosaic(flat, count))
         side = images.shape[-1] + 1
-        ax.set_xticks([side * (i + 0.5) for i in range(count)], [str(n) for n in reverse_steps])
+        ax.set_xticks([side * (i + 0.5) for i in range(count)], list(labels))
         ax.tick_params(length=0)
-        ax.set_xlabel("reverse steps taken")
+        ax.set_xlabel(xlabel)
     return figure
 
 

@@ -23,7 +23,7 @@ def section(workspace: Workspace) -> Section:
     steps = [workspace.spec().diffusion.timesteps - int(t) + 1 for t in path.t]
     panels = {f"reverse step {step}": images for step, images in zip(steps, path.x_0_hat, strict=True)}
     figure = render.write_figure(
-        render.plot_progressive(path.x_0_hat, steps),
+        render.plot_columns(path.x_0_hat, [str(step) for step in steps], "reverse steps taken"),
         analyse.pixel_table(panels),
         workspace.figures / "progressive",
         f"Estimates x0_hat of the first {path.x_0_hat.shape[1]} samples over the reverse process; last column: the sample.",

@@ -7,7 +7,7 @@ from ddpm_eval import analyse, render, report
 from ddpm_eval.jobs import Job
 from ddpm_eval.records import Quality, TrainingLog
 from ddpm_eval.store import Entry
-from experiments import ablation, progressive, rate_distortion, sample_quality, training
+from experiments import ablation, interpolation, progressive, rate_distortion, sample_quality, training
 from experiments.presets import DEVIATIONS, MAIN_CELL, TABLE_2
 from experiments.workspace import Workspace
 
@@ -20,6 +20,7 @@ MAIN_STAGES = (
     "progressive",
     "sample",
     "quality",
+    "interpolate",
 )
 
 DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "step": "steps"}
@@ -38,6 +39,7 @@ def write(workspace: Workspace) -> Path:
         rate_distortion.section(workspace),
         rate_distortion.protocols_section(workspace),
         progressive.section(workspace),
+        interpolation.section(workspace),
         training.section(workspace),
     ]
     spec = workspace.spec()

@@ -114,6 +114,14 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     assert (tmp_path / "t.csv").read_text() == "x\n1.0\n"
 
 
+def test_a_reader_of_the_earlier_file_keeps_it_whole(tmp_path):
+    frame = pd.DataFrame({"x": [1.0]})
+    render.write_table(frame, tmp_path / "t", "first")
+    with (tmp_path / "t.csv").open() as reader:
+        render.write_table(frame * 2, tmp_path / "t", "second")
+        assert reader.read() == "x\n1.0\n"
+
+
 # Figures
 
 
@@ -213,7 +221,7 @@ def test_colour_images_keep_their_channels():
 def test_progressive_has_a_row_per_sample_and_a_column_per_step():
     x = np.zeros((3, 2, 1, 1, 1), dtype=np.uint8)
     x[:, :, 0, 0, 0] = [[1, 2], [3, 4], [5, 6]]
-    ax = render.plot_progressive(x, [10, 20, 30]).axes[0]
+    ax = render.plot_columns(x, [str(step) for step in [10, 20, 30]], "reverse steps taken").axes[0]
     np.testing.assert_array_equal(ax.images[0].get_array()[::2, ::2, 0], [[1, 3, 5], [2, 4, 6]])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "20", "30"]
 
@@ -225,7 +233,7 @@ def figures(curve, ablation):
     yield render.plot_ablation(ablation)
     yield render.plot_terms(terms)
     yield render.plot_samples({"samples": np.zeros((64, 1, 8, 8), np.uint8), "real": np.zeros((64, 1, 8, 8), np.uint8)})
-    yield render.plot_progressive(np.zeros((5, 2, 1, 8, 8), np.uint8), [100, 200, 300, 400, 500])
+    yield render.plot_columns(np.zeros((5, 2, 1, 8, 8), np.uint8), ["100", "200", "300", "400", "500"], "reverse steps taken")
 
 
 def test_no_text_is_clipped_and_no_labels_overlap(curve, ablation):
