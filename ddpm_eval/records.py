@@ -247,3 +247,33 @@ class Quality(Record):
     @property
     def _features_name(self) -> str:
         return self.features.replace("-classifier", " classifier")
+
+
+@dataclass(frozen=True)
+class Neighbours(Record):
+    """The training images nearest to samples, in pixels and in an extractor's features (Fig. 15), nearest first.
+
+    A memorisation statistic is the probability that a sample is nearer to its nearest training image than a held-out image
+    to its own (ties count half): 0.5 if samples are as new as held-out images, 1 if all are copies; with 95% interval.
+    """
+
+    pixel_id: Array = array("sample neighbour", "id", "training images nearest in pixels")
+    pixel_distance: Array = array("sample neighbour", "8-bit levels", "root mean squared difference to them")
+    feature_id: Array = array("sample neighbour", "id", "training images nearest in features")
+    feature_distance: Array = array("sample neighbour", "feature units", "Euclidean distance to them")
+    held_out_pixel_distance: Array = array("image", "8-bit levels", "of test images to the nearest training image")
+    held_out_feature_distance: Array = array("image", "feature units", "of test images to the nearest training image")
+    shown: Array = array("shown channel row column", "8-bit level", "the first samples")
+    shown_pixel: Array = array("shown neighbour channel row column", "8-bit level", "their neighbours in pixels")
+    shown_feature: Array = array("shown neighbour channel row column", "8-bit level", "their neighbours in features")
+    pixel_memorisation: float
+    pixel_memorisation_low: float
+    pixel_memorisation_high: float
+    feature_memorisation: float
+    feature_memorisation_low: float
+    feature_memorisation_high: float
+    n_samples: int
+    n_train: int
+    n_held_out: int
+    features: str
+    weights_digest: str
