@@ -1,4 +1,4 @@
-"""The smallest run that has every part of a real one: the embedded digits and a network of 28,000 weights. Only tests use it."""
+"""The smallest run that has every part of a real one: the embedded digits and a tiny network. Only tests use it."""
 
 import torch
 
