@@ -146,12 +146,12 @@ def export_checkpoint(run: Path, out: Path, *, format: Literal["diffusers"] = "d
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder (name another one with --out)")
     spec, network = load_network(run)
-    scheduler = _scheduler_config(spec.diffusion)
+    scheduler = scheduler_config(spec.diffusion)
     temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     try:
         _write_json(temporary / "model_index.json", _pipeline_config())
         _write_json(temporary / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(temporary / "unet" / "config.json", _network_config(spec))
+        _write_json(temporary / "unet" / "config.json", network_config(spec))
         tensors = {}
         for name, value in network.state_dict().items():
             name = _diffusers_name(name, len(spec.network.multipliers))
@@ -192,7 +192,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in file.keys()}
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{path} holds Python objects beside tensors, which are never executed: refused") from None
+        raise ValueError(f"{path} holds other things than tensors (Python objects are never executed), or is damaged") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a readable file of weights (truncated?): {error}") from None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -319,7 +319,8 @@ def _pipeline_config() -> dict[str, Any]:
     return {"_class_name": "DDPMPipeline", "_diffusers_version": "0.30.0", **parts}
 
 
-def _network_config(spec: RunSpec) -> dict[str, Any]:
+def network_config(spec: RunSpec) -> dict[str, Any]:
+    """Return the configuration of diffusers' UNet2DModel that is the run's network."""
     network = spec.network
     attention = [spec.data.side >> level in network.attention_sides for level in range(len(network.multipliers))]
     return {
@@ -337,7 +338,8 @@ def _network_config(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _scheduler_config(diffusion: DiffusionSpec) -> dict[str, Any]:
+def scheduler_config(diffusion: DiffusionSpec) -> dict[str, Any]:
+    """Return the configuration of diffusers' DDPMScheduler; raise ValueError, naming the field, where it has none."""
     predictions, schedules, variances = (
         {ours: theirs for theirs, ours in names.items() if theirs != "fixed_small_log"}
         for names in (_PREDICTIONS, _SCHEDULES, _VARIANCES)
