@@ -32,6 +32,8 @@ Float32 = npt.NDArray[np.float32]
 NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
 ROWS = 4096
 """Rows of features that are worked on at a time."""
+PAIR_ROWS = 1024
+"""Rows whose distances to all others are held at a time."""
 IMAGES_PER_FEATURE = 5
 """The extrapolation to infinitely many samples starts from this many samples per feature."""
 SIZES = 15
@@ -256,7 +258,7 @@ def precision_recall(features: Float32, reference: Float32, protocol: QualityPro
 
     ours, theirs = torch.from_numpy(features), torch.from_numpy(reference)
     found = prc_features_to_metric(
-        ours, theirs, prc_neighborhood=protocol.neighbours, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
+        ours, theirs, prc_neighborhood=protocol.neighbours, prc_batch_size=PAIR_ROWS, save_cpu_ram=True, verbose=False
     )
     proportion = stats.binomtest(round(found[KEY_METRIC_PRECISION] * len(ours)), len(ours)).proportion_ci(method="wilson")
     precision = Estimate(found[KEY_METRIC_PRECISION], float(proportion.low), float(proportion.high))
@@ -317,14 +319,20 @@ def _spread(n: int, most: int) -> npt.NDArray[np.int64]:
 
 def _recalls_without_groups(ours: torch.Tensor, theirs: torch.Tensor, neighbours: int) -> Float64:
     """Recall with every tenth sample, from the first, the second, ... left out, ``[GROUPS]``."""
+    from torch_fidelity.metric_prc import calc_cdist_part
+
     group = torch.arange(len(ours)) % GROUPS
-    recalls = []
-    for g in range(GROUPS):
-        kept = ours[group != g]
-        radii = torch.cat([torch.cdist(rows, kept).kthvalue(neighbours + 1).values for rows in kept.split(ROWS)])
-        inside = [(torch.cdist(rows, kept) <= radii).any(dim=1) for rows in theirs.split(ROWS)]
-        recalls.append(torch.cat(inside).double().mean().item())
-    return np.array(recalls)
+    radii = torch.empty(GROUPS, len(ours), dtype=ours.dtype)
+    for index in torch.arange(len(ours)).split(PAIR_ROWS):
+        distances = calc_cdist_part(ours[index], ours, PAIR_ROWS)
+        for g in range(GROUPS):
+            radii[g, index] = distances[:, group != g].kthvalue(neighbours + 1).values
+    radii[group, torch.arange(len(ours))] = -1  # a sample that is left out has no ball
+    inside = torch.zeros(GROUPS, dtype=torch.int64)
+    for rows in theirs.split(PAIR_ROWS):
+        distances = calc_cdist_part(rows, ours, PAIR_ROWS)
+        inside += torch.stack([(distances <= radius).any(dim=1).sum() for radius in radii])
+    return (inside.double() / len(theirs)).numpy()
 
 
 def _jackknife_error(values: Float64) -> float:

@@ -308,7 +308,7 @@ def inception(
     Raises:
         ValueError: if the file is missing, or holds another network.
     """
-    path = _download_inception() if weights is None else weights
+    path = download_inception() if weights is None else weights
     state = _read_tensors(path)
     module = _build_inception(state, path, (INCEPTION_LAYERS[0], logits_layer)).to(device)
     return Extractor(
@@ -479,8 +479,12 @@ def _first_difference(error: RuntimeError) -> str:
     return lines[1][:160] if len(lines) > 1 else lines[0][:160]
 
 
-def _download_inception() -> Path:
-    """Download torch-fidelity's file into torch's cache, verifying the checksum that its name carries."""
+def download_inception() -> Path:
+    """Download torch-fidelity's file into torch's cache (with progress) unless it is there; verify the name's checksum.
+
+    Raises:
+        ValueError: if it cannot be downloaded, or the checksum is wrong.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

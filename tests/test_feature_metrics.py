@@ -154,6 +154,18 @@ def test_a_tight_cluster_is_precise_and_recalls_little_and_a_wide_cloud_the_reve
     assert wide[0] < 0.3 and wide[1] > 0.8
 
 
+def test_jackknifed_recalls_are_torch_fidelitys_of_the_kept_samples(monkeypatch):
+    # counts, hence exact
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    monkeypatch.setattr(metrics, "PAIR_ROWS", 64)
+    rng = np.random.default_rng(13)
+    ours, theirs = (torch.from_numpy(gaussian(rng, n)) for n in (200, 300))
+    kept = [ours[torch.arange(200) % metrics.GROUPS != g] for g in range(metrics.GROUPS)]
+    expected = [prc_features_to_metric(rows, theirs, verbose=False)["recall"] for rows in kept]
+    np.testing.assert_allclose(metrics._recalls_without_groups(ours, theirs, 3), expected, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_precision_and_recall_intervals_cover_their_expectations():
     # 100 intervals: standard error of the coverage 0.022; the jackknife is conservative

@@ -175,6 +175,16 @@ def test_reference_statistics_are_kept_under_everything_they_depend_on(digits, d
     assert len(shelf.entries()) == 6
 
 
+def test_collapsed_samples_are_measured_like_any_others(digits, digits_classifier):
+    found = quality.measure(np.zeros((512, 1, 8, 8), np.uint8), digits[0], digits_classifier, test=digits[1])
+    assert found.score == pytest.approx(1, rel=1e-12)
+    assert found.frechet_distance > 10 * found.reference_distance
+    assert found.precision in (0, 1)
+    assert found.class_counts.max() == 512
+    values = [getattr(found, field.name) for field in dataclasses.fields(found) if field.type is float]
+    assert len(values) > 25 and np.isfinite(values).all()
+
+
 def test_unsuitable_sets_are_refused(digits, digits_classifier):
     train, _ = digits
     images = train.take(np.arange(70))
