@@ -121,14 +121,17 @@ class ClassifierNetwork(nn.Module):
 
     def __init__(self, channels: int, side: int, classes: int) -> None:
         super().__init__()
+        small = side <= 16
         layers: list[nn.Module] = []
-        width, out = channels, 32 if side <= 16 else 16
+        width, out = channels, 32 if small else 16
         while side > 4 and out <= 128:
             layers += [*_convolution(width, out), *_convolution(out, out), nn.MaxPool2d(2)]
             width, out, side = out, 2 * out, side // 2
         layers += [*_convolution(width, out), *_convolution(out, FEATURE_WIDTH), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURE_WIDTH, classes)
+        if not small:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a quarter faster
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[n, classes]`` of images in [-1, 1]."""

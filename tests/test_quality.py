@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddpm_eval import feature_metrics, features, quality
@@ -140,6 +141,29 @@ def test_images_stream_and_files_instead_of_memory_change_nothing(digits, digits
     for field in ("frechet_distance", "frechet_distance_low", "score", "score_low", "kid", "precision", "recall_low"):
         assert getattr(on_disk, field) == pytest.approx(getattr(in_memory, field), rel=1e-9), field
     assert isinstance(quality.collect(counting, digits_classifier).features, np.memmap)
+
+
+def test_statistics_hold_neither_images_nor_features(digits, digits_classifier):
+    # 40,000 images of 512 features are 82 MB in float32; products, batches and their copies need below 16 MB
+    import tracemalloc
+
+    rng = torch.Generator().manual_seed(0)
+    projection = torch.randn(64, 512, generator=rng)
+
+    def network(images):
+        features = images.flatten(1).float() @ projection
+        return features, features[:, :10]
+
+    many = dataclasses.replace(digits[0], ids=np.arange(40_000), source=lambda i: digits[0].array[i % len(digits[0])])
+    wide = dataclasses.replace(digits_classifier, width=512, module=network)
+    tracemalloc.start()
+    try:
+        found = quality.statistics(many, wide)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.n_images == 40_000
+    assert peak < 16 * 2**20
 
 
 def test_only_the_metrics_asked_for_are_measured(digits, digits_classifier):
