@@ -106,7 +106,7 @@ def test_markdown_tables_have_equal_columns(sections, tmp_path):
 def test_report_grows_and_is_replaced_whole(sections, tmp_path, monkeypatch):
     first = report.write_report(tmp_path, "Title", sections[1:]).read_text()
     assert report.write_report(tmp_path, "Title", sections).read_text() != first
-    second = (tmp_path / "index.html").read_text()
+    second = [(tmp_path / name).read_text() for name in report.FILES]
 
     def fail(path, _text, **_options):
         path.write_bytes(b"half of i")
@@ -115,7 +115,7 @@ def test_report_grows_and_is_replaced_whole(sections, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="no space"):
         report.write_report(tmp_path, "Title", [])
-    assert (tmp_path / "index.html").read_text() == second
+    assert [(tmp_path / name).read_text() for name in report.FILES] == second
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "report.md", "tables", "figures"}
 
 
