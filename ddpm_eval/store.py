@@ -14,8 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,9 @@ import numpy as np
 from ddpm_eval.records import Array, Record, array_fields, scalar_fields
 
 SCHEMA_VERSION = 1
+# What a record can need on disk: incomplete chunks are stored whole, and noise does not compress. Tests hold it to be enough.
+HDF5_MARGIN = 1.25
+HDF5_OVERHEAD_BYTES = 2**18
 R = TypeVar("R", bound=Record)
 
 
@@ -62,13 +65,18 @@ class Store:
             record: what to store.
             key: digest of everything the result depends on; `has` compares it.
             provenance: JSON-serialisable facts about how it was made, beside those of `environment`.
+
+        Raises:
+            ValueError: if what is there is unreadable, or the disk is full or not writable; what is there is then untouched.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
+        if self.path.exists():
+            self._check()
+        with _replacing(self.path) as temporary:
             if self.path.exists():
-                self._check()
                 shutil.copyfile(self.path, temporary)
+            else:
+                temporary.write_bytes(_empty_file())
+            _reserve(temporary, [getattr(record, f.name) for f in array_fields(type(record))])
             with h5py.File(temporary, "a") as file:
                 file.attrs["schema_version"] = SCHEMA_VERSION
                 if name in file:
@@ -79,9 +87,6 @@ class Store:
                 group.attrs["provenance"] = json.dumps({"created": _now(), **environment(), **provenance})
                 group.attrs["complete"] = True
                 file.attrs["complete"] = True
-            _replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def has(self, name: str, key: str) -> bool:
         """Tell whether a complete result of this name and key is stored."""
@@ -115,8 +120,11 @@ class Store:
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
         self._check()
-        with h5py.File(self.path, "r") as file:
-            yield file
+        try:
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{self.path} is damaged (delete it to measure again): {error}") from None
 
     def _check(self) -> None:
         if not self.path.exists():
@@ -156,15 +164,13 @@ class Chunks:
         return self._path(index).exists()
 
     def put(self, index: int, arrays: Mapping[str, Array]) -> None:
-        """Store piece ``index`` atomically."""
-        temporary = self._path(index).with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with h5py.File(temporary, "w") as file:
+        """Store piece ``index`` atomically; raise ValueError if the disk is full or not writable."""
+        with _replacing(self._path(index)) as temporary:
+            temporary.write_bytes(_empty_file())
+            _reserve(temporary, list(arrays.values()))
+            with h5py.File(temporary, "a") as file:
                 for name, value in arrays.items():
                     file[name] = value
-            _replace(temporary, self._path(index))
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def collect(self, count: int) -> dict[str, Array]:
         """Concatenate pieces 0..count-1 along their first axis.
@@ -259,10 +265,40 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - whatever HDF5 held
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _replace(temporary: Path, final: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
+@contextmanager
+def _replacing(final: Path) -> Iterator[Path]:
+    """Give the name of a temporary file that becomes ``final`` if the block succeeds, and is removed if it fails."""
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for stale in final.parent.glob(f"{final.name}.*.tmp"):  # of a writer that was killed; there is but one at a time
+            stale.unlink(missing_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except (OSError, RuntimeError) as error:  # h5py raises either
+        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, arrays: Sequence[Array]) -> None:
+    """Claim the disk space that writing ``arrays`` can need: HDF5 does not survive a disk that fills while it writes.
+
+    HDF5 cuts what it did not use when it closes the file.
+    """
+    room = round(HDF5_MARGIN * sum(np.asarray(value).nbytes for value in arrays)) + HDF5_OVERHEAD_BYTES
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size + room)
+
+
+@cache
+def _empty_file() -> bytes:
+    with h5py.File("empty", "w", driver="core", backing_store=False) as file:
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def _now() -> str:
