@@ -152,16 +152,21 @@ def export_checkpoint(run: Path, out: Path, *, format: Literal["diffusers"] = "d
         _write_json(temporary / "model_index.json", _pipeline_config())
         _write_json(temporary / "scheduler" / "scheduler_config.json", scheduler)
         _write_json(temporary / "unet" / "config.json", network_config(spec))
-        tensors = {}
-        for name, value in network.state_dict().items():
-            name = _diffusers_name(name, len(spec.network.multipliers))
-            tensors[name] = value.flatten(1) if re.search(r"attentions.*\.to_.*weight", name) else value
+        tensors = weights_for_diffusers(network.state_dict())
         write_tensors(temporary / "unet" / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"})
         temporary.replace(out)
     except OSError as error:
         raise ValueError(f"cannot write {out} (disk full, or no permission?): {error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def weights_for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of our network for diffusers' UNet2DModel, its 1x1 convolutions of attention as matrices."""
+    levels = len({name.split(".")[1] for name in weights if name.startswith("up.")})
+    renamed = {_diffusers_name(name, levels): value for name, value in weights.items()}
+    matrix = re.compile(r"attentions.*\.to_.*weight")
+    return {name: value.flatten(1) if matrix.search(name) else value for name, value in renamed.items()}
 
 
 def _local(source: str | Path) -> Path:

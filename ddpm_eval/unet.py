@@ -195,43 +195,43 @@ class UNet(nn.Module):
         super().__init__()
         network.check_side(side)
         self.network, self.channels, self.side, self.out_channels = network, channels, side, out_channels
-        base, groups, dropout = network.base_channels, network.norm_groups, network.dropout
-        embedding = 4 * base
-        self.temb = TimeEmbedding(base, embedding)
-        self.conv_in = nn.Conv2d(channels, base, 3, padding=1)
+        with torch.random.fork_rng(devices=[]):  # the layers draw initial values of their own, which are overwritten
+            self._build()
+        self.initialise(seed)
 
+    def _build(self) -> None:
+        network, base = self.network, self.network.base_channels
         widths = [base * m for m in network.multipliers]
         last = len(widths) - 1
-        skips, width = [base], base
-        self.down = nn.ModuleList()
-        for level, out in enumerate(widths):
-            blocks, attention = [], []
-            for _ in range(network.blocks):
-                blocks.append(ResidualBlock(width, out, embedding, groups, dropout))
-                width = out
-                skips.append(width)
-                if side >> level in network.attention_sides:
-                    attention.append(AttentionBlock(width, groups))
-            self.down.append(Level(blocks, attention, Downsample(width) if level < last else None))
-            if level < last:
-                skips.append(width)
+        self.temb = TimeEmbedding(base, 4 * base)
+        self.conv_in = nn.Conv2d(self.channels, base, 3, padding=1)
 
-        self.mid = Middle(width, embedding, groups, dropout)
+        self.down = nn.ModuleList()
+        skips, width = [base], base
+        for level, out in enumerate(widths):
+            inputs = [width] + [out] * (network.blocks - 1)
+            self.down.append(self._level(level, inputs, out, Downsample(out) if level < last else None))
+            skips += [out] * (network.blocks + (level < last))
+            width = out
+
+        self.mid = Middle(width, 4 * base, network.norm_groups, network.dropout)
 
         up = []
         for level, out in reversed(list(enumerate(widths))):
-            blocks, attention = [], []
-            for _ in range(network.blocks + 1):
-                blocks.append(ResidualBlock(width + skips.pop(), out, embedding, groups, dropout))
-                width = out
-                if side >> level in network.attention_sides:
-                    attention.append(AttentionBlock(width, groups))
-            up.append(Level(blocks, attention, Upsample(width) if level > 0 else None))
+            inputs = [before + skips.pop() for before in [width] + [out] * network.blocks]
+            up.append(self._level(level, inputs, out, Upsample(out) if level > 0 else None))
+            width = out
         self.up = nn.ModuleList(reversed(up))  # named by level, as the published weights are
 
-        self.norm_out = nn.GroupNorm(groups, width, eps=NORM_EPSILON)
-        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
-        self.initialise(seed)
+        self.norm_out = nn.GroupNorm(network.norm_groups, width, eps=NORM_EPSILON)
+        self.conv_out = nn.Conv2d(width, self.out_channels, 3, padding=1)
+
+    def _level(self, level: int, inputs: list[int], out: int, resample: nn.Module | None) -> Level:
+        network = self.network
+        embedding, groups = 4 * network.base_channels, network.norm_groups
+        blocks = [ResidualBlock(width, out, embedding, groups, network.dropout) for width in inputs]
+        attends = self.side >> level in network.attention_sides
+        return Level(blocks, [AttentionBlock(out, groups) for _ in inputs] if attends else [], resample)
 
     def initialise(self, seed: int) -> None:
         """Set all weights as the authors do: uniform, variance 1 / fan_avg; the last layer of every branch zero."""
