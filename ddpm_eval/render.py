@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +21,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from ddpm_eval.records import Array
 
@@ -28,6 +29,8 @@ PAPER = "paper (CIFAR-10)"
 INCEPTION = "inception-v3-compat"
 BLANK = "--"
 COLOURS = sns.color_palette("colorblind")
+WIDE = 20
+"""Values that differ by more than this factor are drawn on a logarithmic axis."""
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 
 _WORDS = {
@@ -71,16 +74,18 @@ class Table:
 # Tables
 
 
-def write_table(frame: pd.DataFrame, stem: Path, caption: str) -> Table:
+def write_table(frame: pd.DataFrame, stem: Path, caption: str, csv_columns: Sequence[str] | None = None) -> Table:
     """Write a table as CSV with the raw numbers, and as Markdown and LaTeX with formatted ones.
 
     Args:
-        frame: estimates and intervals in the module's naming; every column goes into the CSV.
+        frame: estimates and intervals in the module's naming.
         stem: path without suffix; its folder is created.
         caption: one or more sentences, plain text.
+        csv_columns: of the CSV, where they are fixed; by default all.
     """
+    raw = frame if csv_columns is None else frame[list(csv_columns)]
     table = Table(stem, caption, *_formatted(frame))
-    _write(stem.with_suffix(".csv"), lambda path: frame.to_csv(path, index=False, lineterminator="\n"))
+    _write(stem.with_suffix(".csv"), lambda path: raw.to_csv(path, index=False, lineterminator="\n"))
     _write(stem.with_suffix(".md"), lambda path: path.write_text(_markdown(table), encoding="utf-8"))
     _write(stem.with_suffix(".tex"), lambda path: path.write_text(_latex(table), encoding="utf-8"))
     return table
@@ -257,8 +262,9 @@ def plot_training(frame: pd.DataFrame, loss_label: str) -> Figure:
         for ax, column, label in zip(axes, ("loss", "gradient_norm"), labels, strict=True):
             for (name, part), colour in zip(_groups(frame, "run"), COLOURS, strict=False):
                 ax.plot(part["update"], part[column], color=colour, linewidth=1.2, label=name)
-            ax.set(yscale="log", xlabel="update", ylabel=label)
-        _finish(figure, axes)
+            ax.set(xlabel="update", ylabel=label)
+            _logarithmic(ax, "y")
+        _finish(figure, axes, always="run" in frame)
     return figure
 
 
@@ -267,7 +273,8 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
 
     Args:
         curve: of `ddpm_eval.analyse.rate_distortion_curve`; a column ``run`` tells several curves apart.
-        paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points of another data set.
+        paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points of another data set; over reverse
+            steps only beside a chain of as many.
     """
     panels = (("reverse_steps", "rmse_255"), ("reverse_steps", "rate_bits_per_dim"), ("rate_bits_per_dim", "rmse_255"))
     labels = {
@@ -281,11 +288,11 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
         for ax, (x, y) in zip(axes, panels, strict=True):
             for (name, part), colour in zip(_groups(curve, "run"), COLOURS, strict=False):
                 _band(ax, part, x, y, colour, name or "this model")
-            if paper is not None:
+            if paper is not None and (x != "reverse_steps" or curve[x].max() == paper[x].max()):
                 ax.plot(paper[x], paper[y], "x", color="0.35", markersize=5, label=f"{PAPER}, another data set")
             ax.set(xlabel=labels[x], ylabel=labels[y])
             ax.set_ylim(bottom=0)
-        _finish(figure, axes)
+        _finish(figure, axes[::-1])
     return figure
 
 
@@ -305,7 +312,8 @@ def plot_terms(frame: pd.DataFrame) -> Figure:
         if first["floor_bits_per_dim"].gt(0).any():
             floor = first[first["floor_bits_per_dim"].gt(0)]
             ax.plot(floor["t"], floor["floor_bits_per_dim"], ":", color="0.35", label="variance floor")
-        ax.set(xscale="log", yscale="log", xlabel="t (t = 1: decoder)", ylabel="term of the bound (bits/dim)")
+        _logarithmic(ax, "x", "y")
+        ax.set(xlabel="t (t = 1: decoder)", ylabel="term of the bound (bits/dim)")
         positive = frame.loc[frame["bits_per_dim"] > 0, "bits_per_dim"]
         ax.set_ylim(bottom=positive.min() / 10)  # the floor and bounds at or below zero run out of the picture
         _finish(figure, [ax], always=True)
@@ -328,7 +336,6 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
         for ax, column in zip(axes, ("frechet_distance", "score", "bits_per_dim"), strict=True):
             _dots(ax, table, column)
             ax.set_xlabel(_with_features(heading(column, features), column, features))
-        axes[0].set_xscale("log")
         if "reference_distance" in table:
             for distance in table["reference_distance"].dropna().unique():
                 axes[0].axvline(distance, color="0.35", linestyle="--", linewidth=1)
@@ -360,7 +367,9 @@ def plot_against(
             ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
             if f"{y}_low" in part:
                 ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=colour)
-        ax.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log", "yscale": "log"} if log else {}))
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        if log:
+            _logarithmic(ax, "x", "y")
         _finish(figure, [ax])
     return figure
 
@@ -376,6 +385,8 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str) -> None:
         if math.isnan(value.iloc[row]):
             text = status if status != "ok" else "not measured"
             ax.text(0.5, row, text, transform=ax.get_yaxis_transform(), ha="center", va="center", color="0.4", style="italic")
+    if value.min() > 0 and value.max() > WIDE * value.min():
+        _logarithmic(ax, "x")
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
 
@@ -399,8 +410,28 @@ def _groups(frame: pd.DataFrame, column: str) -> list[tuple[str | None, pd.DataF
 def _finish(figure: Figure, axes: Sequence[Axes], always: bool = False) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     if len(handles) > 1 or (always and handles):
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=2 if len(labels) == 4 else 3, frameon=False)
     sns.despine(figure)
+
+
+def _logarithmic(ax: Axes, *names: Literal["x", "y"]) -> None:
+    """Make axes logarithmic with plain numbers; where they span few decades, between the powers of ten, too."""
+    for name in names:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_formatter(FuncFormatter(_plain_tick))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _, axis=axis: _minor_tick(value, *axis.get_view_interval())))
+
+
+def _plain_tick(value: float, _: object = None) -> str:
+    return f"{value:g}" if 1e-3 <= value < 1e4 else f"$10^{{{round(math.log10(value))}}}$"
+
+
+def _minor_tick(value: float, low: float, high: float) -> str:
+    decades = math.log10(high / low)
+    leading = value / 10 ** math.floor(math.log10(value) + 1e-9)
+    shown = () if decades > 2 else (2, 5) if decades > 0.7 else range(1, 10)
+    return f"{value:g}" if round(leading) in shown else ""
 
 
 def _mosaic(images: Array, columns: int) -> Array:

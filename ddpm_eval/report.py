@@ -74,7 +74,7 @@ def write_report(
         "title": title,
         "summary": dict(summary or {}),
         "sections": [_view(folder, section) for section in sections],
-        "facts": facts,
+        **_facts(facts),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -128,6 +128,18 @@ def _view(folder: Path, section: Section) -> dict[str, Any]:
     ]
     figures = [{"caption": f.caption, "path": _relative(folder, f.stem, ".png", ".pdf", ".csv")} for f in section.figures]
     return {"title": section.title, "paragraphs": section.paragraphs, "tables": tables, "figures": figures}
+
+
+def _facts(facts: Sequence[Fact]) -> dict[str, Any]:
+    """Split facts into those that all results share, said once, and the table of the others."""
+    rows = [{name.replace("_", " "): text for name, text in vars(fact).items()} for fact in facts]
+    shared = {name: text for name, text in (rows[0] if len(rows) > 1 else {}).items() if all(row[name] == text for row in rows)}
+    columns = [name for name in (rows[0] if rows else {}) if name not in shared]
+    return {
+        "shared": {name: text for name, text in shared.items() if text},
+        "columns": columns,
+        "facts": [[row[name] for name in columns] for row in rows],
+    }
 
 
 def _relative(folder: Path, stem: Path, *suffixes: str) -> str:

@@ -40,7 +40,7 @@ def cell_results(workspace: Workspace, cell: Cell) -> analyse.Cell:
 def section(workspace: Workspace) -> Section:
     """Render Table 2 and its figure from what is stored."""
     cells = [cell_results(workspace, cell) for cell in TABLE_2]
-    frame = analyse.table2(cells, published.table_2())
+    frame = analyse.ablation_table(cells, published.table_2())
     qualities = [cell.quality for cell in cells if cell.quality is not None]
     if not qualities and not any(cell.log for cell in cells):
         return Section("Ablation (Table 2)")
@@ -49,7 +49,7 @@ def section(workspace: Workspace) -> Section:
         f"Ablation of prediction, objective and variance on {workspace.spec().data.name}; {how}. Bits/dim: test set, protocol "
         f"paper, 95% intervals over images. {workspace.beside_paper()}"
     )
-    table = render.write_table(frame, workspace.tables / "table2", caption)
+    table = render.write_table(frame, workspace.tables / "table2", caption, analyse.TABLE2_COLUMNS)
     figures = []
     if qualities:
         figures.append(render.write_figure(render.plot_ablation(frame), frame, workspace.figures / "table2", caption))

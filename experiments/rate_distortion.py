@@ -96,6 +96,7 @@ def _estimator_figure(workspace: Workspace) -> list[render.Illustration]:
         xlabel="network evaluations",
         ylabel="standard error (bits/dim)",
         log=True,
+        by="estimator",
     )
     caption = (
         "Standard error of the test bits/dim against network evaluations: all T terms of fewer images, against a few "

@@ -139,6 +139,7 @@ def line(ax, label):
 
 
 def test_rate_distortion_draws_the_three_panels_of_figure_5(curve):
+    curve["reverse_steps"] *= 100
     figure = render.plot_rate_distortion(curve, published.table_4())
     pairs = [("reverse_steps", "rmse_255"), ("reverse_steps", "rate_bits_per_dim"), ("rate_bits_per_dim", "rmse_255")]
     for ax, (x, y) in zip(figure.axes, pairs, strict=True):
@@ -147,6 +148,31 @@ def test_rate_distortion_draws_the_three_panels_of_figure_5(curve):
         band = ax.collections[0].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == (curve[f"{y}_low"].min(), curve[f"{y}_high"].max())
         assert ax.get_xlabel() and ax.get_ylabel()
+
+
+def test_the_papers_points_are_not_drawn_over_the_steps_of_a_shorter_chain(curve):
+    """In the fixture's chain of ten steps, the paper's 1000 would squeeze the model's curve into the axis."""
+    counts = [len(ax.lines) for ax in render.plot_rate_distortion(curve, published.table_4()).axes]
+    assert counts == [1, 1, 2]
+    longer = curve.assign(reverse_steps=curve["reverse_steps"] * 100)
+    assert [len(ax.lines) for ax in render.plot_rate_distortion(longer, published.table_4()).axes] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("low", "high", "labels"), [(0.6, 1.1, ["0.6", "0.8", "1"]), (2, 40, ["2", "5", "10", "20"])])
+def test_logarithmic_axes_have_plain_numbers(low, high, labels):
+    frame = pd.DataFrame({"update": [1, 2], "loss": [low, high], "gradient_norm": [low, high]})
+    figure = render.plot_training(frame, "loss")
+    figure.draw_without_rendering()
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels(which="both")]
+    assert set(labels) <= set(shown)
+    assert not any("times" in text for text in shown)
+
+
+def test_csv_columns_may_be_fixed(tmp_path):
+    frame = pd.DataFrame({"a": [1.0], "b": [2.0], "b_low": [1.5], "b_high": [2.5]})
+    table = render.write_table(frame, tmp_path / "t", "c", csv_columns=["b", "a"])
+    assert (tmp_path / "t.csv").read_text() == "b,a\n2.0,1.0\n"
+    assert table.rows == (("1", "2.00 [1.50, 2.50]"),)
 
 
 def test_several_runs_get_a_line_each_and_a_legend(curve):

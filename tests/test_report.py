@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def test_each_number_says_how_it_was_made(name, sections, tmp_path):
     text = (tmp_path / name).read_text()
     for part in ("360 images", "bits/dim", "95%, BCa", "fixed-large, unclipped", "cpu", "3 min 20 s", "torch 2.13.0", "abc123"):
         assert part in text
+
+
+def test_what_all_results_share_is_said_once(sections, tmp_path):
+    """Two results that differ in n and device only: their columns remain, versions are said once, blanks not at all."""
+    other = replace(FACT, n="512 images", device="cuda")
+    text = report.write_report(tmp_path, "Title", sections, [FACT, other]).read_text()
+    assert text.count("torch 2.13.0") == 1
+    assert text.count("3 min 20 s") == 1
+    assert [text.count(part) for part in ("360 images", "512 images", "<td>cpu</td>", "<td>cuda</td>")] == [1, 1, 1, 1]
+    assert "created of all results" not in text
 
 
 def test_markdown_tables_have_equal_columns(sections, tmp_path):
