@@ -6,9 +6,10 @@ remembers). A run whose loss or gradient stops being finite is a result: it ends
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from ddpm_eval.unet import UNet
 log = logging.getLogger(__name__)
 
 CHECK_STEPS = 50  # updates between looks at the loss, the only synchronisation of host and device
+MOST_LOADER_WORKERS = 4  # processes that read a streamed data set
 EPOCH, DRAW, DROPOUT = range(3)  # what a derived seed is for
 ADAM_STATE = ("exp_avg", "exp_avg_sq")
 
@@ -89,7 +91,8 @@ class Batches:
                 yield self._draw(step, self.resident[torch.from_numpy(self.indices(step)[self.share])])
             return
         positions = (self.indices(step)[self.share] for step in range(first, last))
-        loader = DataLoader(_Take(self.images), batch_size=None, sampler=positions, num_workers=4)  # type: ignore[arg-type]
+        workers = min(MOST_LOADER_WORKERS, len(os.sched_getaffinity(0)))
+        loader = DataLoader(_Take(self.images), batch_size=None, sampler=positions, num_workers=workers)  # type: ignore[arg-type]
         for step, pixels in enumerate(loader, start=first):
             yield self._draw(step, pixels.to(self.runtime.device, non_blocking=True))
 
@@ -238,8 +241,10 @@ def train(
                 "resuming with %d threads, not %s: equal to rounding only", torch.get_num_threads(), saved.facts["threads"]
             )
     trainer = Trainer(spec, runtime, saved)
-    if saved is not None and (saved.facts["status"] == "diverged" or trainer.step >= spec.train.steps):
+    if saved is not None and saved.facts["status"] == "diverged":
         return training_log(saved)
+    if saved is not None and trainer.step >= spec.train.steps:  # whatever stopped it: it has all the updates asked for
+        return replace(training_log(saved), status="ok", reason="")
     batches = Batches(spec, images, runtime)
     status, reason = _loop(trainer, batches, path, max_minutes, progress)
     return training_log(_save(trainer, path, status, reason))
@@ -260,7 +265,7 @@ def _loop(trainer: Trainer, batches: Batches, path: Path, max_minutes: float | N
             value = f"loss {float(trainer.log[0, bad]):g}, gradient norm {float(trainer.log[1, bad]):g}"
             return "diverged", f"{value} at update {bad + 1} (seed {trainer.spec.seed})"
         late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
-        if trainer.runtime.agree(late):
+        if trainer.runtime.agree(late) and trainer.step < train.steps:
             return "stopped", f"after {max_minutes:g} minutes"
         if due and trainer.step < train.steps:
             _save(trainer, path, "running", "")
