@@ -1,5 +1,7 @@
 """The smallest run that has every part of a real one: the embedded digits and a tiny network. Only tests use it."""
 
+from functools import cache
+
 import torch
 
 from ddpm_eval.data import ImageSet, load
@@ -43,6 +45,7 @@ def cell(prediction: str, objective: str, variance: str, **settings: object) -> 
     return override(document, {key.replace("__", "."): str(value) for key, value in settings.items()})
 
 
+@cache
 def digits(split: str = "train") -> ImageSet:
     """Return the digits."""
     return load(TINY.data, split)
