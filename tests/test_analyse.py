@@ -228,6 +228,12 @@ def test_gap_is_test_minus_train():
         analyse.gap_table(train, make_atoms(np.ones((6, 3)), name="paper"))
 
 
+def test_halfwidth_is_of_the_total():
+    atoms = realistic(30, np.random.default_rng(19), steps=20)
+    total = analyse.split_table(atoms, "fixed-large").set_index("quantity").loc["total"]
+    assert analyse.halfwidth(atoms) == pytest.approx((total["high"] - total["low"]) / 2)
+
+
 # The variance floor
 
 
@@ -292,6 +298,22 @@ def test_table_4_index_map():
         assert row.rmse_255_low < row.rmse_255 < row.rmse_255_high
         assert row.psnr_db_low < row.psnr_db < row.psnr_db_high
     assert list(table["paper_rmse_255"].round(2))[:2] == [0.95, 12.02]
+
+
+def test_published_numbers_are_consistent():
+    """The paper prints the same results in several places: text, Tables 1, 2 and 4, to different precision."""
+    split, first, second = published.SPLIT_BITS_PER_DIM, published.table_1().set_index("model"), published.table_2()
+    assert split["rate"] + split["distortion"] == pytest.approx(split["total"])
+    assert split["total"] == first.loc["DDPM (L_simple)", "nll_test_bits_per_dim"]
+    assert round(published.table_4()["rate_bits_per_dim"][0], 2) == split["rate"]
+    assert round(published.table_4()["rmse_255"][0], 2) == published.RMSE_255
+    for row, model in ((5, "DDPM (L_simple)"), (4, "DDPM (L, fixed isotropic Sigma)")):
+        for column in ("inception_score", "inception_score_std", "fid"):
+            assert second[column][row] == first.loc[model, column]
+    assert (published.table_4()[["rate_bits_per_dim"]].diff().dropna() < 0).all(axis=None)
+    assert (published.table_4()[["rmse_255"]].diff().dropna() > 0).all(axis=None)
+    for table in (published.table_1(), published.table_2(), published.table_3(), published.table_4()):
+        assert table["source"].str.startswith("arXiv:2006.11239").all()
 
 
 def test_first_row_of_table_4_is_the_splits_rate():
