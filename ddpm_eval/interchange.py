@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -195,7 +196,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of unusual pickle protocols
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} holds other things than tensors (Python objects are never executed), or is damaged") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -221,6 +223,8 @@ def _bare_document(weights: Mapping[str, Tensor], settings: Mapping[str, str], p
         raise ValueError(f"{path} does not say how large its images are: set data.side")
     side = int(text) if text.isdigit() else 16 << levels[0]
     network = {key.removeprefix("network."): value for key, value in shape.items() if key.startswith("network.")}
+    if (groups := settings.get("network.norm_groups", "32")).isdigit():
+        network["norm_groups"] = int(groups)
     return {
         "data": {"channels": shape["data.channels"], "side": side},
         "network": network | {"attention_sides": [side >> level for level in levels]},
