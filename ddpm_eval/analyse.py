@@ -4,7 +4,7 @@ Conventions: bits/dim are nats per image divided by (dimensions x ln 2). Column 
 ``x`` has its 95% interval in ``x_low`` and ``x_high`` (``low`` and ``high`` where a table has one estimate per row); an empty
 bound means that fewer than two images were available. Columns that start with ``paper_`` are published CIFAR-10 values.
 
-Intervals are over images: the bootstrap's BCa interval in its analytic form (no resampling, hence no seed), see `Estimate`.
+Intervals are over images, see `ddpm_eval.intervals`.
 
 Source of the split and of Table 4: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020.
 """
@@ -16,14 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtrit
 
+from ddpm_eval.intervals import Estimate, difference, grouped_estimate, mean_estimate, share_interval
 from ddpm_eval.records import Array, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
 
 Atoms = BoundAtoms | StratifiedAtoms
 
-LEVEL = 0.95
-INTERVAL_METHOD = "95%, BCa bootstrap over images in its analytic form with Student's t quantiles"
 QUANTITIES = ("rate", "distortion", "prior", "total")
 CELLS = (
     ("mu", "L", "learned"),
@@ -34,107 +32,6 @@ CELLS = (
     ("eps", "MSE", "fixed"),
 )
 """The six cells of Table 2: prediction, objective, variance."""
-
-
-# Estimates and their intervals
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Means over independent images, with the first cumulants of their sampling distribution; arrays of one shape.
-
-    Attributes:
-        value: the mean.
-        standard_error: of the mean, from the unbiased sample variance; NaN for fewer than two images.
-        skewness: of the mean's distribution, that is the sample's over sqrt(n).
-        degrees_of_freedom: of the variance.
-        n: images.
-    """
-
-    value: Array
-    standard_error: Array
-    skewness: Array
-    degrees_of_freedom: Array
-    n: Array
-
-    def interval(self, level: float = LEVEL) -> tuple[Array, Array]:
-        """Return the lower and upper bound of the central interval of the given level.
-
-        The BCa bootstrap interval of a mean with everything in closed form: bias correction and acceleration both equal a
-        sixth of the skewness, and the bootstrap distribution's quantile is its Cornish-Fisher expansion. Student's t replaces
-        the normal quantile, which makes it the t interval for symmetric data. A monotone function of the mean has the
-        interval between the function's values at the bounds.
-
-        Source: DiCiccio and Efron, "Bootstrap confidence intervals", Statistical Science 11 (1996), sections 3 and 4.
-        """
-        tail = (1 - level) / 2
-        return self._bound(tail), self._bound(1 - tail)
-
-    def _bound(self, probability: float) -> Array:
-        a = self.skewness / 6
-        shifted = a + stdtrit(self.degrees_of_freedom, probability)
-        z = a + shifted / (1 - a * shifted)
-        return np.asarray(self.value + self.standard_error * (z + a * (z**2 - 1)))
-
-    def __getitem__(self, index: int | slice) -> "Estimate":
-        """Return the estimates at ``index``."""
-        return Estimate(*(np.asarray(part)[index] for part in vars(self).values()))
-
-
-def mean_estimate(values: Array) -> Estimate:
-    """Estimate the mean over the first axis of ``[image, ...]``."""
-    values = np.asarray(values, dtype=np.float64)
-    n, shape = len(values), values.shape[1:]
-    mean, second, third = (part.reshape(shape) for part in _moments(values.reshape(n, -1)))
-    return _from_moments(mean, second, third, np.full(shape, n))
-
-
-def grouped_estimate(values: Array, group: Array, groups: int) -> Estimate:
-    """Estimate the mean of each group: ``values`` and ``group`` (0..groups - 1) are ``[entry]``; an empty group gives NaN."""
-    n = np.bincount(group, minlength=groups)
-    share = 1 / np.where(n == 0, np.nan, n)
-    mean = np.bincount(group, values, groups) * share
-    centred = values - mean[group]
-    return _from_moments(
-        mean, np.bincount(group, centred**2, groups) * share, np.bincount(group, centred**3, groups) * share, n
-    )
-
-
-def difference(a: Estimate, b: Estimate) -> Estimate:
-    """Estimate the difference of the means of two independent sets of images: cumulants add, Welch's degrees of freedom."""
-    variance = a.standard_error**2 + b.standard_error**2
-    third = a.skewness * a.standard_error**3 - b.skewness * b.standard_error**3
-    spread = a.standard_error**4 / a.degrees_of_freedom + b.standard_error**4 / b.degrees_of_freedom
-    freedom = np.divide(variance**2, spread, out=np.asarray(a.degrees_of_freedom + b.degrees_of_freedom), where=spread > 0)
-    skewness = np.divide(third, variance**1.5, out=np.zeros_like(variance), where=variance > 0)
-    return Estimate(a.value - b.value, np.sqrt(variance), skewness, freedom, np.minimum(a.n, b.n))
-
-
-def share_interval(share: float, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the interval of a share of n independent trials (Wilson, 1927); NaN without trials."""
-    if n == 0 or math.isnan(share):
-        return math.nan, math.nan
-    square = float(ndtri((1 + level) / 2)) ** 2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = math.sqrt(square * share * (1 - share) / n + square**2 / (4 * n**2)) / (1 + square / n)
-    return centre - half, centre + half
-
-
-def _moments(columns: Array, block: int = 64) -> tuple[Array, Array, Array]:
-    mean = columns.mean(0)
-    second, third = np.empty_like(mean), np.empty_like(mean)
-    for start in range(0, columns.shape[1], block):  # a block of columns at a time bounds the memory
-        part = slice(start, start + block)
-        centred = columns[:, part] - mean[part]
-        square = centred**2
-        second[part], third[part] = square.mean(0), (square * centred).mean(0)
-    return mean, second, third
-
-
-def _from_moments(mean: Array, second: Array, third: Array, n: Array) -> Estimate:
-    freedom = np.where(n > 1, n - 1.0, np.nan)
-    skewness = np.divide(third, second**1.5 * np.sqrt(n), out=np.zeros_like(mean), where=second > 0)
-    return Estimate(mean, np.sqrt(second / freedom), skewness, freedom, np.asarray(n))
 
 
 # The bound: per-image values

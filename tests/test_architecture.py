@@ -34,13 +34,14 @@ ORDER = [
     "neighbours",
     "store",
     "sample_sets",
+    "intervals",
     "analyse",
     "render",
     "report",
     "pipeline",
     "jobs",
 ]
-LIGHT = ("spec", "records", "stratified", "store", "analyse", "render", "report", "jobs")
+LIGHT = ("spec", "records", "stratified", "store", "intervals", "analyse", "render", "report", "jobs")
 """Modules that work where torch is not even installed."""
 COMPUTING = ("validate", "likelihood")
 """Experiments that call the model in their own process; all others only plan and report."""
