@@ -158,9 +158,9 @@ def global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    available = torch.cuda.is_available()
+    available, unknown = torch.cuda.is_available(), f"device {name!r} is unknown (auto, cpu, cuda, cuda:N)"
     if name == "auto":
-        return torch.device("cuda", local_rank) if available else torch.device("cpu")
+        name = "cuda" if available else "cpu"
     if name == "cpu":
         return torch.device("cpu")
     if name == "cuda" or name.startswith("cuda:"):
@@ -168,8 +168,11 @@ def _device(name: str, local_rank: int) -> torch.device:
             raise ValueError(
                 f"device {name!r} asked for, but torch {torch.__version__} finds no CUDA device (use --device cpu)"
             )
-        device = torch.device(name if ":" in name else f"cuda:{local_rank}")
-        if (device.index or 0) >= torch.cuda.device_count():
+        index = name.partition(":")[2] or str(local_rank)
+        if not index.isdecimal():
+            raise ValueError(unknown)
+        device = torch.device("cuda", int(index))
+        if int(index) >= torch.cuda.device_count():
             raise ValueError(f"device {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices")
         return device
-    raise ValueError(f"device {name!r} is unknown (auto, cpu, cuda, cuda:N)")
+    raise ValueError(unknown)
