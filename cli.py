@@ -164,15 +164,17 @@ def sample(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Draw samples into the run's results; resumes after a kill."""
-    from ddpm_eval.image_files import write_npz, write_pngs
+    from ddpm_eval import sample_sets
+    from ddpm_eval.quality import as_images
 
     run = _opened(**options)
-    images = _holding(run, lambda: run.sample(n_samples, steps, method))
-    click.echo(f"{len(images)} samples in {run.store.path}")
-    if png is not None:
-        write_pngs(images, png)
-    if npz is not None:
-        write_npz(images, npz)
+    images = as_images(_holding(run, lambda: run.sample(n_samples, steps, method)))
+    if run.runtime.main:
+        click.echo(f"{len(images)} samples in {run.store.path}")
+        if png is not None:
+            sample_sets.export_png(images, png)
+        if npz is not None:
+            sample_sets.export_npz(images, npz)
 
 
 @main.command()
@@ -196,6 +198,39 @@ def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth")}
     run = _opened(**options)
     click.echo(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
+
+
+quality_options = _options(
+    click.option("--images", type=FOLDER, help="Any images: a folder, .npz (arr_0) or results.h5, instead of a run."),
+    click.option("--data", help="With --images: the data set to compare with, such as cifar10."),
+    click.option("--inception-weights", type=FOLDER, help="File of Inception weights (pytorch-fid's or torch-fidelity's)."),
+    click.option("--inception", is_flag=True, help="Use Inception, downloading its weights if none are given."),
+)
+
+
+@main.command()
+@run_options
+@quality_options
+@click.option("--protocol", "protocols", multiple=True, type=click.Choice(["paper", "torch-fidelity"]), default=("paper",))
+@click.option("--reference", "references", multiple=True, type=click.Choice(["train", "test"]), default=("train",))
+@click.option("--allow-singular", is_flag=True, help="Measure a distance with too few images all the same, marked as biased.")
+def quality(protocols: Sequence[str], references: Sequence[str], allow_singular: bool, **options: Any) -> None:  # noqa: ANN401
+    """Sample quality of a run or of any images under named protocols, side by side, with intervals."""
+    from experiments import image_quality as experiment
+
+    subject = _subject(**options)
+    click.echo(experiment.measure(subject, protocols, references, allow_singular))
+
+
+@main.command()
+@run_options
+@quality_options
+@click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
+def neighbours(out: Path, **options: Any) -> None:  # noqa: ANN401
+    """Fig. 15: the training images nearest to each sample, and whether samples are copies."""
+    from experiments import image_quality as experiment
+
+    click.echo(experiment.nearest(_subject(**options), out))
 
 
 @main.command()
@@ -341,6 +376,27 @@ def _opened(
     folder = run if run is not None else Workspace(preset or "digits", runs=runs).folder()
     opened = _run(folder, device, data_root, precision=precision)
     return replace(opened, spec=override(opened.spec, _settings(settings)))
+
+
+def _subject(
+    run: Path | None,
+    preset: str | None,
+    images: Path | None,
+    data: str | None,
+    inception_weights: Path | None,
+    inception: bool,
+    **options: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    from experiments import image_quality as experiment
+
+    weights = {"inception_weights": inception_weights, "inception": inception or inception_weights is not None}
+    if images is None:
+        return experiment.samples_of(_opened(run, preset, **options), **weights)
+    if run is not None or preset is not None:
+        raise UserError("name --images or a run, not both")
+    if data is None:
+        raise UserError("--images needs --data, the data set to compare with (such as --data cifar10)")
+    return experiment.Subject(images, data, options["runs"], options["data_root"], options["device"], **weights)
 
 
 def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401

@@ -209,22 +209,3 @@ def _unreadable(error: OSError) -> None:
 def one_line(error: Exception) -> str:
     """Return an exception's message on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def write_pngs(images: npt.NDArray[np.uint8], directory: Path) -> None:
-    """Write images (uint8 ``[n, channels, side, side]``) as ``000000.png``, ... into a folder, which is created."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-        Image.fromarray(pixels).save(directory / f"{number:06d}.png")
-
-
-def write_npz(images: npt.NDArray[np.uint8], file: Path) -> None:
-    """Write images (uint8 ``[n, channels, side, side]``) as ``arr_0``, ``[n, side, side, channels]``: the ADM evaluator's layout."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp.npz")
-    try:
-        np.savez(temporary, images.transpose(0, 2, 3, 1))
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

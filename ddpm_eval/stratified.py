@@ -65,21 +65,20 @@ def pilot_times(timesteps: int, count: int = 24) -> Array:
     return np.unique(np.concatenate([np.arange(1, min(4, timesteps) + 1), spaced]))
 
 
-def importance_from_pilot(times: Array, terms: Array, timesteps: int, floor: float = 0.02) -> Array:
+def importance_from_pilot(times: Array, terms: Array, timesteps: int, floor: float = 0.05) -> Array:
     """Interpolate the pilot's root mean square terms to every time (linearly in log t, log value).
 
     Args:
         times: of the pilot, increasing ``[k]``.
         terms: nats ``[image, k]``.
         timesteps: T.
-        floor: share of the importance spread evenly over log t, so that every time can be selected.
+        floor: share of the importance spread evenly over all times, so that distortion is measured at each.
     """
     rms = np.sqrt(np.mean(np.square(terms), axis=0)) + 1e-12
     t = np.arange(1, timesteps + 1)
     importance = np.exp(np.interp(np.log(t), np.log(times), np.log(rms)))
     importance[times - 1] = rms
-    spread = 1 / t
-    return (1 - floor) * importance / importance.sum() + floor * spread / spread.sum()
+    return (1 - floor) * importance / importance.sum() + floor / timesteps
 
 
 def select(pilot: Array, times: Array, timesteps: int, n: int, per_image: float, seed: int) -> tuple[Array, Array]:

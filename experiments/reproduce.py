@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ddpm_eval import analyse, render, report
+from ddpm_eval import analyse, intervals, render, report
 from ddpm_eval.jobs import Job
 from ddpm_eval.records import Quality, TrainingLog
 from ddpm_eval.store import Entry
@@ -23,7 +23,19 @@ MAIN_STAGES = (
     "interpolate",
 )
 
-DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "step": "steps"}
+UNITS = {
+    "TrainingLog": "the objective's",
+    "ScheduleTables": "variance",
+    "BoundAtoms": "nats per image and step",
+    "StratifiedAtoms": "nats per image and step",
+    "Quality": "none; distances in squared features",
+    "Samples": "8-bit levels",
+    "Reals": "8-bit levels",
+    "Trajectory": "8-bit levels",
+    "Interpolations": "8-bit levels",
+}
+
+DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "pair": "pairs", "t": "steps"}
 
 
 def jobs(workspace: Workspace) -> list[Job]:
@@ -80,8 +92,12 @@ def _facts(workspace: Workspace) -> Iterable[report.Fact]:
                 name,
                 entry.provenance,
                 n=_count(entry),
-                unit=_unit(entry),
-                interval="95%, see docs/protocol.md" if _unit(entry) != "images" else "none",
+                unit=UNITS[entry.record],
+                interval=intervals.METHOD
+                if "Atoms" in entry.record
+                else "see docs/quality.md"
+                if entry.record == "Quality"
+                else "none",
                 protocol=_protocol(entry),
             )
 
@@ -93,15 +109,6 @@ def _count(entry: Entry) -> str:
         for length in (size for array in entry.sizes for name, size in array if name == dimension):
             return f"{length} {word}"
     return ""
-
-
-def _unit(entry: Entry) -> str:
-    return {
-        "TrainingLog": "loss, as the objective",
-        "BoundAtoms": "nats per image and step",
-        "StratifiedAtoms": "nats per image and step",
-        "Quality": "none (distances in squared features)",
-    }.get(entry.record, "images")
 
 
 def _protocol(entry: Entry) -> str:

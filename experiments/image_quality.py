@@ -1,0 +1,117 @@
+"""Sample quality of a run's samples or of anybody's images, and their nearest neighbours in the training set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_eval import analyse, data, features, neighbours, quality, render, runtime, sample_sets
+from ddpm_eval.data import ImageSet
+from ddpm_eval.features import Extractor
+from ddpm_eval.pipeline import Run
+from ddpm_eval.spec import DataSpec
+from ddpm_eval.store import Store
+
+
+@dataclass
+class Subject:
+    """Images to be judged, and what they are judged by.
+
+    Attributes:
+        path: a folder, an npz file or a results file.
+        data: name of the data set to compare with.
+        runs: folder below which classifiers and reference statistics are kept.
+        data_root: where data sets lie.
+        device: on which features are computed.
+        inception_weights: file of Inception weights.
+        inception: whether to use Inception rather than the data set's classifier.
+    """
+
+    path: Path
+    data: str
+    runs: Path
+    data_root: Path | None
+    device: str
+    inception_weights: Path | None
+    inception: bool
+
+    @cached_property
+    def images(self) -> features.Images:
+        """The images."""
+        return sample_sets.load_images(self.path)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """The training split."""
+        return self._split("train")
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """The test split."""
+        return self._split("test")
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The network whose features are compared."""
+        device = runtime.start(self.device).device
+        if self.inception:
+            return features.inception(self.inception_weights, device=device)
+        return features.classifier(self.train, self.test, self.runs / "classifiers", device=device)
+
+    def _split(self, split: str) -> ImageSet:
+        channels, side = data.inspect(self.data, self.data_root)
+        spec = DataSpec(name=self.data, channels=1 if channels == 1 else 3, side=side)
+        return data.load(spec, split, self.data_root)
+
+
+def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
+    """Return a run's stored samples as the subject."""
+    root, device = run.folder.parent.parent, str(run.runtime.device)
+    return Subject(run.store.path, run.spec.data.name, root, run.data_root, device, inception_weights, inception)
+
+
+def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool) -> str:
+    """Measure images under protocols and against splits; return a table with the captions that the numbers need."""
+    shelf = Store(subject.runs / "reference_statistics.h5")
+    results = {}
+    for protocol in protocols:
+        for split in references:
+            results[f"{protocol}, against {split}"] = quality.measure(
+                subject.images,
+                subject.train if split == "train" else subject.test,
+                subject.extractor,
+                test=subject.test if split == "train" else None,
+                protocol=quality.PROTOCOLS[protocol],
+                allow_singular=allow_singular,
+                shelf=shelf,
+            )
+    table = analyse.quality_table(results).drop(columns=["reference"])
+    notes = [f"{name}: {result.caption}" + (f" ({result.caveat})" if result.caveat else "") for name, result in results.items()]
+    first = next(iter(results.values()))
+    names = f"frechet_distance is the {first.distance_name}; score is the {first.score_name}"
+    comparable = (
+        "" if first.is_inception else " (of this data set's own classifier: not comparable with any published FID or IS)"
+    )
+    return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names + comparable])
+
+
+def nearest(subject: Subject, stem: Path) -> str:
+    """Find the nearest training images, draw them (Fig. 15), and say whether the samples are copies."""
+    found = neighbours.neighbours(subject.images, subject.train, subject.test, subject.extractor)
+    count = found.shown_pixel.shape[1]
+    columns = {"sample": found.shown}
+    columns |= {f"pixels {k + 1}": found.shown_pixel[:, k] for k in range(count)}
+    columns |= {f"features {k + 1}": found.shown_feature[:, k] for k in range(count)}
+    labels = ["sample", *[str(k + 1) for k in range(count)] * 2]
+    caption = f"Samples and their {count} nearest training images in pixels (left) and in features (right)."
+    figure = render.plot_columns(np.stack(list(columns.values())), labels, "nearest in pixels, then in features")
+    render.write_figure(figure, analyse.pixel_table(columns), stem, caption)
+    lines = [
+        f"P(sample nearer to its training neighbour than a held-out image, in {space}): "
+        + render.format_estimate(*(getattr(found, f"{space}_memorisation{end}") for end in ("", "_low", "_high")))
+        for space in ("pixel", "feature")
+    ]
+    note = f"0.5: as new as held-out images; 1: all copies. n = {found.n_samples} samples, {found.n_held_out} held-out images"
+    return "\n".join([*lines, note, f"{stem}.png"])
