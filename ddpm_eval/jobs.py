@@ -97,7 +97,7 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
     known = stages(job.inception_weights)
     with exclusive(job.folder) if here.main else nullcontext():
         for stage in job.stages:
-            if not known[stage].done(run):
+            if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
                 known[stage].perform(run)
             if stage == "train" and run.train().diverged:
                 break

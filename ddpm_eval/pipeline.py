@@ -161,7 +161,8 @@ class Run:
             readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in group]
             measure = self._stratified if few else self._full
             began = time.monotonic()
-            for protocol, record in zip(group, measure(split, group, readings), strict=True):
+            measured = measure(split, group, readings)
+            for protocol, record in zip(group, measured, strict=True) if self.runtime.main else ():
                 name, key = self._bound_key(split, protocol, few)
                 self._put(name, record, key=key, seconds=time.monotonic() - began)
             self.runtime.barrier()
@@ -205,7 +206,7 @@ class Run:
         if self._has(name, key):
             return self.store.get(name, Samples).images
         began, size = time.monotonic(), self._batch_size()
-        chunks = self._chunks(name, digest(self.weights, self.spec.seed, steps, method, size, self.runtime.precision))
+        chunks = self._chunks(name, digest(key, size))
         chain = sampling.Chain(self.process(steps), self.spec.seed, method)
         self._share(chunks, _ranges(n, size), lambda ids: self._draw(chain, ids), "sample", n * steps, steps)
         arrays = self._collect(chunks, _ranges(n, size))
@@ -394,7 +395,9 @@ class Run:
     def _bound_key(self, split: str, protocol: Protocol, few: bool) -> tuple[str, str]:
         images, positions = self._scored(split)
         effort = self.spec.evaluation.evaluations_per_image if few else "full"
-        parts = (self.weights, images.digest, len(positions), self.spec.seed, effort, self.runtime.precision)
+        parts = [self.weights, images.digest, len(positions), self.spec.seed, effort, self.runtime.precision]
+        if protocol.variance == "optimal":  # it is estimated from training images
+            parts.append(len(self._scored("train")[1]))
         return bound_name(split, protocol, few), digest(protocol.model_dump_json(), *parts)
 
     def _pairs(
