@@ -263,8 +263,9 @@ def classifier_path(train: ImageSet, test: ImageSet, cache: Path, *, seed: int) 
 
 
 def classifier_name(data: str) -> str:
-    """Return the registered name of a data set's classifier, such as ``digits-classifier``."""
-    return f"{re.sub('[^a-z0-9]+', '-', data.lower()).strip('-')}-classifier"
+    """Return the registered name of a data set's classifier: ``digits-classifier``; of ``npz:a/b.npz``, ``b-classifier``."""
+    own = Path(data.split(":", 1)[-1]).stem
+    return f"{re.sub('[^a-z0-9]+', '-', own.lower()).strip('-')}-classifier"
 
 
 def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extractor:

@@ -86,6 +86,14 @@ def test_classifier_of_any_small_image_learns(channels, side, tmp_path):
     assert extractor.test_accuracy == 1.0
 
 
+@pytest.mark.parametrize(
+    ("data_set", "name"),
+    [("fashion-mnist", "fashion-mnist"), ("npz:/home/me/My Images.npz", "my-images"), ("folder@64:cats/", "cats")],
+)
+def test_classifier_is_named_after_its_data_not_its_place(data_set, name):
+    assert features.classifier_name(data_set) == f"{name}-classifier"
+
+
 def test_grayscale_and_equal_channels_are_the_same_image(digits_classifier, test_set):
     gray = torch.from_numpy(test_set.take(np.arange(5)))
     for ours, theirs in zip(digits_classifier.module(gray), digits_classifier.module(gray.expand(-1, 3, -1, -1)), strict=True):
