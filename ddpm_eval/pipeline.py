@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,10 @@ from ddpm_eval.records import (
 from ddpm_eval.runtime import Progress, Runtime, silent
 from ddpm_eval.spec import PROTOCOLS, Protocol, RunSpec, combine
 from ddpm_eval.store import Chunks, Entry, Store
+
+if TYPE_CHECKING:
+    from ddpm_eval.feature_metrics import QualityProtocol
+    from ddpm_eval.features import Extractor
 
 CHUNK_IMAGES = 32  # images whose bound is one unit of restart
 PROGRESSIVE_STEPS = 20
@@ -263,19 +267,45 @@ class Run:
         """Measure the stored samples against the training set, with Inception if its weights are given."""
         key = self._quality_key(inception_weights)
         if not self._has("quality", key) and self.runtime.main:
-            from ddpm_eval import features, quality
+            from ddpm_eval import quality
 
-            began, device = time.monotonic(), self.runtime.device
-            if inception_weights is not None:
-                extractor = features.inception(inception_weights, device=device)
-            else:
-                cache = self.folder.parent.parent / "classifiers"
-                extractor = features.classifier(self.train_images, self.test_images, cache, device=device)
+            began = time.monotonic()
             record = quality.measure(
-                self.store.get("samples", Samples).images, self.train_images, extractor, test=self.test_images
+                self.store.get("samples", Samples).images,
+                self.train_images,
+                self._extractor(inception_weights),
+                test=self.test_images,
+                protocol=self._quality_protocol(),
+                shelf=Store(self._classifiers / "statistics.h5"),
+                progress=self.progress,
             )
             self._put("quality", record, key=key, seconds=time.monotonic() - began)
         self.runtime.barrier()
+
+    def check_quality(self, inception_weights: Path | None = None) -> None:
+        """Raise ValueError now, not after hours, if the samples to be drawn will be too few for the quality figures."""
+        from ddpm_eval import quality
+
+        if self.runtime.main:
+            extractor = self._extractor(inception_weights)
+            quality.check(self.spec.evaluation.n_samples, extractor, protocol=self._quality_protocol())
+
+    @property
+    def _classifiers(self) -> Path:
+        return self.folder.parent.parent / "classifiers"
+
+    def _extractor(self, inception_weights: Path | None) -> "Extractor":
+        from ddpm_eval import features
+
+        device = self.runtime.device
+        if inception_weights is not None:
+            return features.inception(inception_weights, device=device)
+        return features.classifier(self.train_images, self.test_images, self._classifiers, device=device)
+
+    def _quality_protocol(self) -> "QualityProtocol":
+        from ddpm_eval.feature_metrics import PROTOCOLS
+
+        return PROTOCOLS["paper"].model_copy(update={"splits": self.spec.evaluation.n_score_splits})
 
     def _tables(self) -> ScheduleTables:
         schedule = make_schedule(self.spec.diffusion)
@@ -304,7 +334,8 @@ class Run:
     def _quality_key(self, inception_weights: Path | None) -> str:
         samples = self._entry("samples")
         weights = None if inception_weights is None else hashlib.sha256(inception_weights.read_bytes()).hexdigest()
-        return digest(samples and samples.key, self.train_images.digest, self.test_images.digest, weights)
+        splits = self.spec.evaluation.n_score_splits
+        return digest(samples and samples.key, self.train_images.digest, self.test_images.digest, weights, splits)
 
     # The bound
 

@@ -6,11 +6,12 @@ dimension agree on its length. Scalars and text are plain fields. Dimension name
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+C = TypeVar("C")
 
 
 def array(dims: str, unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
@@ -18,7 +19,13 @@ def array(dims: str, unit: str, meaning: str) -> Any:  # noqa: ANN401 - a datacl
     return field(metadata={"dims": tuple(dims.split()), "unit": unit, "meaning": meaning})
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(array,))
+def record(cls: type[C]) -> type[C]:
+    """Make a class a record: a frozen dataclass whose array fields are declared with `array`."""
+    return dataclass(frozen=True)(cls)
+
+
+@record
 class Record:
     """Base of all records."""
 
@@ -49,7 +56,7 @@ def scalar_fields(record_type: type[Record]) -> list[Any]:
     return [f for f in fields(record_type) if "dims" not in f.metadata]
 
 
-@dataclass(frozen=True)
+@record
 class TrainingLog(Record):
     """How training went. ``status`` is ``ok`` or ``diverged``; then ``reason`` says when and how."""
 
@@ -68,7 +75,7 @@ class TrainingLog(Record):
         return self.status == "diverged"
 
 
-@dataclass(frozen=True)
+@record
 class ScheduleTables(Record):
     """The chain's tables; index 0 is t = 1."""
 
@@ -79,7 +86,7 @@ class ScheduleTables(Record):
     fixed_small: Array = array("t", "1", "sigma_t^2 of variance fixed-small")
 
 
-@dataclass(frozen=True)
+@record
 class Samples(Record):
     """Images drawn from the model; sample k is a function of (seed, k)."""
 
@@ -90,7 +97,7 @@ class Samples(Record):
     seed: int
 
 
-@dataclass(frozen=True)
+@record
 class Reals(Record):
     """A few real images, for figures."""
 
@@ -99,7 +106,7 @@ class Reals(Record):
     split: str
 
 
-@dataclass(frozen=True)
+@record
 class Trajectory(Record):
     """The estimate x0_hat over the reverse process (Fig. 6), for the first few samples."""
 
@@ -107,7 +114,7 @@ class Trajectory(Record):
     x_0_hat: Array = array("step sample channel row column", "8-bit level", "estimates of x_0, rounded to 8 bits")
 
 
-@dataclass(frozen=True)
+@record
 class Interpolations(Record):
     """Images between pairs of test images (Fig. 8): encoded with q to time ``t``, mixed, decoded with p."""
 
@@ -118,7 +125,7 @@ class Interpolations(Record):
     t: int
 
 
-@dataclass(frozen=True)
+@record
 class BoundAtoms(Record):
     """The variational bound of each image at each step: everything about likelihood is derived from these.
 
@@ -136,7 +143,7 @@ class BoundAtoms(Record):
     inexact_left_out: int
 
 
-@dataclass(frozen=True)
+@record
 class StratifiedAtoms(Record):
     """A few importance-sampled terms per image; sums weighted by 1 / ``inclusion`` are unbiased for the full ones.
 
@@ -157,7 +164,7 @@ class StratifiedAtoms(Record):
     network_evaluations: int
 
 
-@dataclass(frozen=True)
+@record
 class FeatureStatistics(Record):
     """Mean and covariance of an extractor's features over a set of images, accumulated in float64.
 
@@ -174,7 +181,7 @@ class FeatureStatistics(Record):
     resize: str
 
 
-@dataclass(frozen=True)
+@record
 class Quality(Record):
     """Sample quality under one protocol, with 95% intervals (``_low``, ``_high``); NaN where a number was not asked for.
 
@@ -249,7 +256,7 @@ class Quality(Record):
         return self.features.replace("-classifier", " classifier")
 
 
-@dataclass(frozen=True)
+@record
 class Neighbours(Record):
     """The training images nearest to samples, in pixels and in an extractor's features (Fig. 15), nearest first.
 

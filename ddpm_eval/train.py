@@ -92,7 +92,7 @@ class Batches:
             return
         positions = (self.indices(step)[self.share] for step in range(first, last))
         workers = min(MOST_LOADER_WORKERS, len(os.sched_getaffinity(0)))
-        loader = DataLoader(_Take(self.images), batch_size=None, sampler=positions, num_workers=workers)  # type: ignore[arg-type]
+        loader = DataLoader(_Take(self.images), batch_size=None, sampler=positions, num_workers=workers)
         for step, pixels in enumerate(loader, start=first):
             yield self._draw(step, pixels.to(self.runtime.device, non_blocking=True))
 

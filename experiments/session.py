@@ -116,7 +116,7 @@ def work(spec: RunSpec, stage: str) -> int:
 
 def bar() -> Callable[[str, int, int], None]:
     """Return a progress callback that shows one bar per stage."""
-    bars: dict[str, tqdm] = {}  # type: ignore[type-arg]
+    bars: dict[str, tqdm] = {}
 
     def show(stage: str, done: int, total: int) -> None:
         if stage not in bars:
