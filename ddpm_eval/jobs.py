@@ -93,10 +93,11 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
     from ddpm_eval.store import exclusive
 
     here = runtime.start(job.device, threads)
-    run = Run(job.folder, job.spec, here, job.data_root, progress)
+    run = Run(job.folder, job.spec, here, job.data_root)
     known = stages(job.inception_weights)
     with exclusive(job.folder) if here.main else nullcontext():
         for stage in job.stages:
+            run.progress = lambda _, done, total, stage=stage: progress(stage, done, total)  # type: ignore[misc]
             if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
                 known[stage].perform(run)
             if stage == "train" and run.train().diverged:

@@ -225,7 +225,7 @@ class Run:
         """Keep x0_hat over the reverse process of the first few samples (Fig. 6)."""
         if not self._has("progressive", self._progressive_key()) and self.runtime.main:
             began, total = time.monotonic(), self.spec.diffusion.timesteps
-            times = [*evenly_spaced(total, min(PROGRESSIVE_STEPS, total))[::-1], 1]
+            times = sorted({1, *evenly_spaced(total, min(PROGRESSIVE_STEPS, total))}, reverse=True)
             chain = sampling.Chain(self.process(), self.spec.seed)
             ids = torch.arange(self.spec.evaluation.n_progressive, device=self.runtime.device)
             with self.runtime.evaluation_precision():
