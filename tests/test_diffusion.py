@@ -248,11 +248,11 @@ def test_a_quantised_gaussian_of_the_decoders_width_has_entropy_2_02_bits():
     assert float(entropy.mean()) == pytest.approx(2.02, abs=5e-3)
 
 
-@pytest.mark.parametrize("sigma", [0.002, 0.00739, 0.05, 0.5])
+@pytest.mark.parametrize("sigma", [0.002, 0.00739, 0.0397, 0.05, 0.5])
 def test_exact_decoder_is_the_integral_of_the_density_even_in_the_far_tails(sigma):
     log_variance = torch.tensor(2 * math.log(sigma), dtype=torch.float64)
     for level in (0, 1, 100, 254, 255):
-        for mean in (-8.0, -1.01, -0.5, 0.0, 0.2, 0.996, 1.0, 6.0):
+        for mean in (-8.0, -1.01, -0.5, -0.25, 0.0, 0.2, 0.996, 1.0, 6.0):
             expected = literal.decoder_nll(level, mean, sigma**2)
             found = decoder_nll(LEVELS[level], torch.tensor(mean, dtype=torch.float64), log_variance)
             # quadrature asks for 1e-12; edges at u = (x - mean) / sigma <= 4500 are rounded to 1e-16 u; the value is u^2 / 2
