@@ -1,4 +1,4 @@
-"""The bound's atoms: noise by (image, t) alone, evaluations shared between readings, draws averaged, nothing that is not finite.
+"""The bound: noise by (image, t) alone, evaluations shared between readings, draws averaged, nothing that is not finite.
 
 That each term is the literal one is in test_diffusion; here it is that the right noise, image and time meet, on any path.
 """

@@ -1,0 +1,539 @@
+"""The order of stages: nothing is done twice, nothing stale is kept, and one process or two give the same results."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import HERE, TINY, digits
+
+from ddpm_eval import bound, jobs, pipeline, stratified, train
+from ddpm_eval.diffusion import make_schedule
+from ddpm_eval.jobs import Job
+from ddpm_eval.pipeline import COMPARED, Run, bound_name, open_run, stages
+from ddpm_eval.records import BoundAtoms, Interpolations, Samples, StratifiedAtoms, TrainingLog, Trajectory
+from ddpm_eval.spec import PROTOCOLS, combine, override
+from ddpm_eval.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+T = TINY.diffusion.timesteps
+PAPER, EXACT = PROTOCOLS["paper"], PROTOCOLS["exact"]
+N_TEST, INEXACT = 20, (3, 7)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing that was not written is left."""
+
+
+class Counted(Run):
+    """A run that counts its network evaluations, and is killed when they exceed ``limit``; small batches and chunks."""
+
+    evaluations = 0
+    limit = 10**9
+    size = 8
+
+    def _evaluate(self, x_t, timestep):
+        if self.evaluations + len(x_t) > self.limit:
+            raise Killed
+        self.evaluations += len(x_t)
+        return super()._evaluate(x_t, timestep)
+
+    def _batch_size(self):
+        return self.size
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(pipeline, "CHUNK_IMAGES", 4)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """The tiny run on 60 real digits, two of whose test images are declared inexact."""
+    path = tmp_path_factory.mktemp("data") / "few.npz"
+    labels = {"y_train": digits().labels[:40], "y_test": digits("test").labels[:N_TEST]}
+    images = {"x_train": digits().array[:40], "x_test": digits("test").array[:N_TEST]}
+    np.savez(path, **images, **labels, inexact_test=np.array(INEXACT))
+    return override(TINY, {"data.name": f"npz:{path}"})
+
+
+@pytest.fixture(scope="module")
+def trained(spec, tmp_path_factory):
+    """A folder with the tiny run, trained."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert Run(folder, spec, HERE).train().status == "ok"
+    return folder
+
+
+@pytest.fixture
+def run(trained, spec, tmp_path):
+    """A fresh copy of the trained run."""
+    shutil.copytree(trained, tmp_path / "run")
+    return Counted(tmp_path / "run", spec, HERE)
+
+
+def again(run, limit=10**9, **settings):
+    """Return what a new process would see of a run, with other settings."""
+    changes = {key.replace("__", "."): str(value) for key, value in settings.items()}
+    fresh = Counted(run.folder, override(run.spec, changes), run.runtime)
+    fresh.limit = limit
+    return fresh
+
+
+def atoms(run, split="test", protocol=PAPER, few=False):
+    return run.store.get(bound_name(split, protocol, few), StratifiedAtoms if few else BoundAtoms)
+
+
+def names(run):
+    return {entry.name for entry in run.store.entries()}
+
+
+# Training
+
+
+def test_training_stores_its_log_and_the_chains_tables(run):
+    log = run.store.get("training", TrainingLog)
+    assert (log.status, log.steps) == ("ok", TINY.train.steps) and names(run) == {"training", "schedule"}
+    facts = {entry.name: entry.provenance for entry in run.store.entries()}["training"]
+    assert facts["spec"] == run.spec.model_dump(mode="json") and facts["run"] == run.spec.identity()
+    assert facts["device"].startswith("CPU") and facts["precision"] == "fp32" and facts["weights"] == run.weights
+
+
+def test_training_is_done_once(run, monkeypatch):
+    assert run.trained()
+    monkeypatch.setattr(train, "train", lambda *arguments, **options: pytest.fail("trained again"))
+    assert run.train().steps == TINY.train.steps
+
+
+def test_a_longer_training_makes_new_weights_and_measures_anew(run):
+    run.sample(4)
+    longer = again(run, train__steps=8)
+    assert not longer.trained() and longer.weights == run.weights
+    assert longer.train().steps == 8 and longer.trained()
+    assert longer.weights != run.weights
+    longer.sample(4)
+    assert longer.evaluations == 4 * T
+
+
+def test_a_stopped_training_is_not_done(spec, tmp_path):
+    first = Run(tmp_path, spec, HERE)
+    assert first.train(max_minutes=1e-9).status == "stopped" and not first.trained()
+    second = Run(tmp_path, spec, HERE)
+    assert second.train().status == "ok" and second.trained()
+
+
+def test_a_diverged_training_is_over_and_nothing_else_is_measured(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "training_loss", lambda process, objective, x_0, t, eps: torch.full((len(t),), torch.nan))
+    monkeypatch.setattr(train.Trainer, "update", _diverge)
+    job = Job(tmp_path / "run", spec, ("train", "sample"), device="cpu")
+    assert jobs.pending(job) == ["train", "sample"]
+    jobs.execute(job, None, lambda *arguments: None)
+    store = Store(tmp_path / "run" / "results.h5")
+    assert {entry.name for entry in store.entries()} == {"training", "schedule"}
+    assert store.get("training", TrainingLog).diverged and jobs.pending(job) == []
+
+
+def _diverge(trainer, batch):
+    trainer.log[:, trainer.step] = torch.nan
+    trainer.step += 1
+
+
+def test_a_folder_without_a_run_and_the_run_of_another_are_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no checkpoint\.safetensors \(train the run first"):
+        open_run(tmp_path / "nothing", HERE)
+    assert open_run(run.folder, HERE).spec == run.spec
+    other = again(run, diffusion__prediction="mu")
+    for use in (other.train, lambda: other.sample(4), lambda: other.likelihood("test", [PAPER])):
+        with pytest.raises(ValueError, match=r"belongs to another run \(diffusion\.prediction: eps, not mu\)"):
+            use()
+    assert names(run) == {"training", "schedule"}
+
+
+# The bound
+
+
+def test_the_bound_is_measured_of_every_exact_image_at_every_step(run):
+    run.likelihood("test", [PAPER, EXACT])
+    kept = [i for i in range(N_TEST) if i not in INEXACT]
+    assert run.evaluations == len(kept) * T  # two protocols, one evaluation
+    load = run._loader(run.test_images)
+    for protocol in (PAPER, EXACT):
+        found = atoms(run, protocol=protocol)
+        np.testing.assert_array_equal(found.image_id, kept)
+        assert (found.split, found.dimensions, found.inexact_left_out) == ("test", 64, 2)
+        assert found.protocol == protocol.model_dump_json()
+        for row, t in [(0, 1), (5, 13), (17, T)]:  # stored as float32; a batch of one rounds differently
+            pair = (load(np.array([kept[row]])), torch.tensor([kept[row]]), torch.tensor([t]))
+            term, error = bound.evaluate([run.model().reading(protocol)], *pair, seed=run.spec.seed)
+            assert found.terms[row, t - 1] == pytest.approx(float(term), rel=1e-4)
+            assert found.x_0_squared_error[row, t - 1] == pytest.approx(float(error), rel=1e-4)
+    count = run.evaluations
+    run.likelihood("test", [PAPER, EXACT])
+    assert run.evaluations == count
+
+
+def test_the_training_images_are_a_fixed_subset(run):
+    run.likelihood("train", [PAPER])
+    first = atoms(run, "train").image_id
+    assert len(set(first)) == TINY.evaluation.n_train_images == len(first) and first.max() < 40
+    assert not np.array_equal(first, np.arange(len(first)))  # not the first ones, which may be alike
+    more = again(run, evaluation__n_train_images=10)
+    more.likelihood("train", [PAPER])
+    assert set(first) < set(atoms(more, "train").image_id)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_killed_bound_continues_without_repeating_finished_chunks(run, share):
+    whole = N_TEST - len(INEXACT)
+    reference = again(run)
+    reference.likelihood("test", [PAPER, EXACT])
+    expected = [atoms(reference, protocol=p) for p in (PAPER, EXACT)]
+    run.store.path.unlink()
+    first = again(run, limit=int(share * whole * T))
+    with pytest.raises(Killed):
+        first.likelihood("test", [PAPER, EXACT])
+    assert not {name for name in names(run) if name.startswith("bound")}
+    second = again(run)
+    second.likelihood("test", [PAPER, EXACT])
+    chunk = 4 * T
+    finished = first.evaluations // chunk * chunk
+    assert second.evaluations == whole * T - finished
+    for before, protocol in zip(expected, (PAPER, EXACT), strict=True):
+        found = atoms(second, protocol=protocol)
+        np.testing.assert_array_equal(found.terms, before.terms)
+        np.testing.assert_array_equal(found.x_0_squared_error, before.x_0_squared_error)
+    assert not list((run.folder / "partial").glob("*"))
+
+
+def test_draws_are_evaluated_and_counted(run):
+    run.likelihood("test", [combine(PAPER, draws=2)])
+    assert run.evaluations == 2 * T * (N_TEST - len(INEXACT))
+
+
+def test_the_stratified_bound_reads_the_full_ones_terms_at_a_fraction(run):
+    run.likelihood("test", [PAPER, EXACT], few=True)
+    n, count = N_TEST - len(INEXACT), TINY.evaluation.evaluations_per_image
+    pilot = min(n, stratified.PILOT_IMAGES) * len(stratified.pilot_times(T))
+    assert run.evaluations == n * count + pilot
+    full = again(run)
+    full.likelihood("test", [PAPER, EXACT])
+    for protocol in (PAPER, EXACT):
+        few, every = atoms(run, protocol=protocol, few=True), atoms(full, protocol=protocol)
+        assert few.network_evaluations == run.evaluations
+        row, column = np.nonzero(few.t)
+        for a, b in ((few.terms, every.terms), (few.x_0_squared_error, every.x_0_squared_error)):
+            # float32 networks in batches of another make-up, stored in float32
+            np.testing.assert_allclose(a[row, column], b[row, few.t[row, column] - 1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(few.prior, every.prior, rtol=1e-12)
+        assert (few.split, few.inexact_left_out) == ("test", 2)
+
+
+def test_evaluations_are_given_over_all_images(run):
+    n, pilot = N_TEST - len(INEXACT), stratified.PILOT_IMAGES * len(stratified.pilot_times(T))
+    assert run.with_evaluations("test", pilot + 5 * n + 3).evaluation.evaluations_per_image == 5
+    with pytest.raises(ValueError, match=rf"each image needs at least 2, together {pilot + 2 * n}"):
+        run.with_evaluations("test", pilot + 2 * n - 1)
+
+
+def test_the_optimal_variance_minimises_every_term_of_the_images_it_is_estimated_from(run):
+    """sigma^2 = beta_tilde + E|mu_tilde - mu|^2 / D is each KL term's minimum over a common variance (Bao et al. 2022)."""
+    variants = [combine(EXACT, variance=name) for name in ("optimal", "fixed-small", "fixed-large")]
+    run.likelihood("train", variants)
+    optimal, *others = (atoms(run, "train", p).terms[:, 1:].mean(0, dtype=np.float64) for p in variants)
+    for other in others:
+        assert (optimal <= other + 1e-4 * np.abs(other)).all()
+    assert (optimal < 0.99 * np.minimum(*others)).any()
+    variance, schedule = run.optimal_variance(variants[0]), make_schedule(run.spec.diffusion)
+    error = atoms(run, "train", EXACT).x_0_squared_error.mean(0, dtype=np.float64)
+    a, previous = schedule.alpha_bar[1:].numpy(), schedule.alpha_bar[:-1].numpy()
+    weight = np.sqrt(previous) * schedule.beta[1:].numpy() / (1 - a)  # of x_0 in mu_tilde, Eq. 7
+    np.testing.assert_allclose(variance[1:], schedule.beta_tilde[1:].numpy() + weight**2 * error, rtol=1e-10)
+
+
+# Samples
+
+
+def test_samples_are_drawn_once(run):
+    images = run.sample(10)
+    assert images.shape == (10, 1, 8, 8) and images.dtype == np.uint8 and run.evaluations == 10 * T
+    np.testing.assert_array_equal(run.sample(10), images)
+    assert run.evaluations == 10 * T
+    record = run.store.get("samples", Samples)
+    assert (record.method, record.sampling_steps, record.seed) == ("ancestral", T, TINY.seed)
+
+
+def test_a_sample_depends_neither_on_their_number_nor_on_the_batches(run):
+    """Batches of another size round differently in float32: by one level of 256 at the most, in few elements."""
+    images = run.sample(10)
+    for size, n in [(3, 10), (8, 5), (16, 13)]:
+        other = again(run)
+        other.size = size
+        found = other.sample(n)
+        difference = np.abs(found[:10].astype(int) - images[: len(found)])
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_killed_sampling_continues_without_repeating_finished_chunks(run, share):
+    n = 30  # in chunks of 8, 8, 8, 6
+    expected = again(run).sample(n)
+    run.store.path.unlink()
+    first = again(run, limit=int(share * n * T))
+    with pytest.raises(Killed):
+        first.sample(n)
+    second = again(run)
+    np.testing.assert_array_equal(second.sample(n), expected)
+    assert second.evaluations == n * T - first.evaluations // (8 * T) * 8 * T
+
+
+def test_a_kill_just_before_the_result_is_stored_costs_nothing(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", _killed)
+        with pytest.raises(Killed):
+            run.sample(10)
+    second = again(run, limit=0)
+    assert len(second.sample(10)) == 10
+
+
+def _killed(*arguments, **options):
+    raise Killed
+
+
+@pytest.mark.parametrize("n", [9, 13])
+def test_another_number_of_samples_does_not_take_over_an_incomplete_last_chunk(run, monkeypatch, n):
+    """Ten samples lie in chunks of eight and two; nine or thirteen must not be made of these."""
+    expected = again(run).sample(n)
+    run.store.path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", _killed)
+        with pytest.raises(Killed):
+            again(run).sample(10)
+    found = again(run).sample(n)
+    assert len(found) == n
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_strided_and_ddim_samples_are_results_of_their_own(run):
+    run.sample(4)
+    run.sample(4, steps=5)
+    run.sample(4, steps=5, method="ddim")
+    run.sample(4, method="ddim")
+    assert run.evaluations == 4 * (T + 5 + 5 + T)
+    expected = {"samples", "samples-ancestral-5", "samples-ddim-5", f"samples-ddim-{T}"}
+    assert {name for name in names(run) if name.startswith("samples")} == expected
+    with pytest.raises(ValueError, match=f"a chain of {T} steps allows 2 to {T}"):
+        run.sample(4, steps=T + 1)
+
+
+def test_samples_that_are_not_finite_are_refused_by_number(run, monkeypatch):
+    monkeypatch.setattr(Counted, "_evaluate", lambda self, x_t, timestep: x_t * torch.nan)
+    with pytest.raises(ValueError, match=r"samples 0 to 7 of .* are not finite"):
+        run.sample(10)
+    assert "samples" not in names(run)
+
+
+def test_the_trajectory_ends_in_the_samples(run):
+    run.progressive()
+    images, path = run.sample(10), run.store.get("progressive", Trajectory)
+    assert path.t[0] == T and path.t[-1] == 1 and (np.diff(path.t) < 0).all()
+    assert path.x_0_hat.shape == (len(path.t), TINY.evaluation.n_progressive, 1, 8, 8)
+    difference = np.abs(path.x_0_hat[-1].astype(int) - images[: TINY.evaluation.n_progressive])
+    assert difference.max() <= 1  # other batches
+    count = run.evaluations
+    run.progressive()
+    assert run.evaluations == count
+
+
+def test_interpolations_are_between_test_images(run):
+    run.interpolate(pairs=2)
+    found = run.store.get("interpolation", Interpolations)
+    np.testing.assert_array_equal(found.source, run.test_images.array[:2])
+    np.testing.assert_array_equal(found.target, run.test_images.array[2:4])
+    assert found.t == T // 2 and found.images.shape == (11, 2, 1, 8, 8)
+    for t, pairs in [(T + 1, 2), (None, 0), (None, 11)]:
+        with pytest.raises(ValueError, match=r"this chain has times 1 to|pairs asked for"):
+            run.interpolate(t, pairs)
+
+
+# What a result depends on
+
+
+def keys(run, protocol=PAPER, samples=None, steps=T, method="ancestral"):
+    """Return the keys of all results that a run would store."""
+    optimal = combine(protocol, variance="optimal")
+    return {
+        "bound": run._bound_key("test", protocol, False)[1],
+        "bound of training images": run._bound_key("train", protocol, False)[1],
+        "optimal bound": run._bound_key("test", optimal, False)[1],
+        "stratified bound": run._bound_key("test", protocol, True)[1],
+        "samples": run._sample_key(samples or run.spec.evaluation.n_samples, steps, method)[1],
+        "progressive": run._progressive_key(),
+        "interpolation": run._interpolation_key(3, 2),
+        "reals": run._reals_key(),
+    }
+
+
+ALL = {"bound", "bound of training images", "optimal bound", "stratified bound", "samples", "progressive", "interpolation"}
+BOUNDS = {name for name in ALL if "bound" in name}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"evaluation__n_samples": 11}, {"samples"}),
+        ({"evaluation__n_train_images": 7}, {"bound of training images", "optimal bound"}),
+        ({"evaluation__evaluations_per_image": 5}, {"stratified bound"}),
+        ({"evaluation__n_progressive": 3}, {"progressive"}),
+        ({"train__steps": 99}, set()),  # until they are taken
+        ({"train__checkpoint_steps": 99}, set()),
+        ({"preset": "other"}, set()),
+    ],
+)
+def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_others(run, change, expected):
+    before, after = keys(run), keys(again(run, **change))
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"protocol": EXACT}, BOUNDS),
+        ({"protocol": combine(PAPER, draws=2)}, BOUNDS),
+        ({"protocol": combine(PAPER, clip=False)}, BOUNDS),
+        ({"protocol": combine(PAPER, decoder="exact")}, BOUNDS),
+        ({"samples": 11}, {"samples"}),
+        ({"steps": 5}, {"samples"}),
+        ({"method": "ddim"}, {"samples"}),
+    ],
+)
+def test_a_choice_changes_the_keys_of_what_it_shapes_and_no_others(run, change, expected):
+    before, after = keys(run), keys(run, **change)
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_precision_and_weights_change_every_measured_key_and_the_number_of_processes_none(run):
+    before = keys(run)
+    run.runtime = dataclasses.replace(HERE, precision="bf16")
+    assert {name for name, key in keys(run).items() if key != before[name]} == ALL
+    run.runtime = dataclasses.replace(HERE, rank=1, world_size=4)
+    assert keys(run) == before
+    longer = again(run, train__steps=8)
+    longer.runtime = HERE
+    longer.train()
+    assert {name for name, key in keys(longer).items() if key != before[name]} == ALL
+
+
+def test_compared_protocols_have_names_of_their_own():
+    assert len({protocol.name for protocol in COMPARED}) == len(COMPARED) == 6
+
+
+# Jobs
+
+
+STAGES = ("train", "reals", "bound-train", "bound-test-protocols", "bound-test-stratified", "progressive", "sample")
+
+
+def test_a_job_is_brought_through_its_stages_once(spec, tmp_path):
+    job, seen = Job(tmp_path / "run", spec, STAGES, device="cpu"), []
+    assert jobs.pending(job) == list(STAGES)
+    jobs.execute(job, None, lambda stage, done, total: seen.append((stage, done, total)))
+    assert jobs.pending(job) == []
+    store = Store(tmp_path / "run" / "results.h5")
+    expected = {"training", "schedule", "reals", "samples", "progressive"}
+    expected |= {bound_name("train", p) for p in (PAPER, EXACT)} | {bound_name("test", p) for p in COMPARED}
+    expected |= {bound_name("test", p, few=True) for p in (PAPER, EXACT)}
+    assert {entry.name for entry in store.entries()} == expected
+    content = store.path.read_bytes()
+    jobs.execute(job, None, lambda *arguments: pytest.fail("something was done twice"))
+    assert store.path.read_bytes() == content
+    for stage in {"train", "bound-train", "bound-test-protocols", "bound-test-stratified", "sample"}:
+        work = [(done, total) for name, done, total in seen if name == stage]
+        assert work == sorted(work) and work[-1][0] == work[-1][1], stage  # it ends at all of it, and never goes back
+    assert {name for name, *_ in seen} <= set(STAGES)
+
+
+def test_every_stage_says_whether_it_is_done(run):
+    for name, stage in stages().items():
+        assert stage.done(run) == (name == "train")
+
+
+def test_jobs_are_grouped_by_their_list_alone(spec, tmp_path):
+    listed = [Job(tmp_path / str(i), spec, ("train",)) for i in range(6)]
+    found = [[job.name for job in group] for group in jobs.groups(listed, 2)]
+    assert found == [["0"], ["1", "2"], ["3", "4"], ["5"]]
+    assert jobs.groups([], 2) == []
+    assert [len(group) for group in jobs.groups(listed, 4, first_alone=False)] == [4, 2]
+
+
+# Two processes
+
+
+SMALL = {
+    "network.base_channels": "8",
+    "diffusion.timesteps": "10",
+    "train.steps": "20",
+    "train.batch_size": "16",
+    "train.warmup_steps": "5",
+    "evaluation.n_samples": "600",
+}
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch, one_thread):
+    """Training to rounding, samples and atoms of the same weights bit by bit: the pieces are the same, whoever takes them.
+
+    Two processes add the gradients of two halves of a batch: float32 rounding, about 1e-7 of a gradient. Adam's division makes
+    this up to 1e-3 of a learning rate where a gradient is small, and 20 updates carry it on: losses are equal to 1e-3.
+    """
+    from experiments.presets import preset, run_name
+
+    monkeypatch.undo()  # chunks of the usual size, as the processes have
+    spec = preset("digits", settings=SMALL)
+    settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    folders = ["--runs", tmp_path / "runs", "--reports", tmp_path / "reports"]
+    output = torchrun("rate-distortion", *folders, "--device", "cpu", *settings)
+    assert output.count("Report:") == 1  # one process speaks
+    both = tmp_path / "runs" / "digits" / run_name(spec)
+    torchrun("sample", both, "--device", "cpu")
+
+    log, alone = Store(both / "results.h5").get("training", TrainingLog), Run(tmp_path / "alone", spec, HERE).train()
+    assert (log.status, log.steps, log.images) == (alone.status, alone.steps, alone.images) == ("ok", 20, 320)
+    np.testing.assert_allclose(log.loss, alone.loss, rtol=1e-3)
+    np.testing.assert_allclose(log.gradient_norm, alone.gradient_norm, rtol=1e-2)
+    assert not np.array_equal(log.loss, alone.loss)  # it was another computation
+
+    (tmp_path / "same").mkdir()
+    shutil.copy(both / "checkpoint.safetensors", tmp_path / "same")
+    found, reference = Run(both, spec, HERE), Run(tmp_path / "same", spec, HERE)
+    np.testing.assert_array_equal(found.store.get("samples", Samples).images, reference.sample())
+    reference.likelihood("test", COMPARED)
+    reference.likelihood("test", [PAPER, EXACT], few=True)
+    for few, protocols in [(False, COMPARED), (True, (PAPER, EXACT))]:
+        for protocol in protocols:
+            a, b = atoms(found, protocol=protocol, few=few), atoms(reference, protocol=protocol, few=few)
+            for field in ("image_id", "terms", "x_0_squared_error", "prior"):
+                np.testing.assert_array_equal(getattr(a, field), getattr(b, field), err_msg=f"{protocol.name} {field}")
+    assert {entry.provenance["device"] for entry in found.store.entries()} == {"CPU, 2 processes of 1 threads"}
+    assert not list((both / "partial").rglob("*.h5"))
