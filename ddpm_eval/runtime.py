@@ -98,7 +98,7 @@ class Runtime:
         """Move a network to the device in its fastest memory layout."""
         channels_last = self.device.type == "cuda" or network.network.base_channels >= CHANNELS_LAST_WIDTH
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return network.to(self.device, memory_format=layout)
+        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def compile(self, function: nn.Module) -> nn.Module:
         """Compile a module where that is on; without a working compiler say so once and stay eager."""
