@@ -9,7 +9,7 @@ the authors feed it to the network; the output has ``out_channels`` channels (tw
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -62,10 +62,13 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.dropout = dropout
 
-    def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
-        """Map ``[batch, in, side, side]`` to ``[batch, out, side, side]``."""
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """Map ``[batch, in, side, side]`` to ``[batch, out, side, side]``.
+
+        ``shift`` is ``temb_proj`` of the activated time embedding, ``[batch, out]`` or ``[1, out]``: see `UNet.shifts`.
+        """
         h = self.conv1(activate(self.norm1(x)))
-        h += self.temb_proj(activated_embedding)[:, :, None, None]
+        h += shift[:, :, None, None]
         h = activate(self.norm2(h))
         if self.training and self.dropout > 0:
             h = F.dropout(h, self.dropout)
@@ -133,6 +136,9 @@ class Upsample(nn.Module):
         return (_DOUBLED_KERNEL.to(weight.dtype) @ taps).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
 
 
+Steps = Iterable[tuple[ResidualBlock, AttentionBlock | None]]
+
+
 class Level(nn.Module):
     """The residual blocks of one resolution, each followed by attention where the level has it."""
 
@@ -143,10 +149,10 @@ class Level(nn.Module):
         self.downsample = resample if isinstance(resample, Downsample) else None
         self.upsample = resample if isinstance(resample, Upsample) else None
 
-    def steps(self) -> Iterable[tuple[ResidualBlock, AttentionBlock | None]]:
-        """Yield the residual blocks, each with the attention that follows it."""
+    def steps(self) -> Steps:
+        """Return the residual blocks, each with the attention that follows it."""
         attention: list[nn.Module | None] = [*self.attn] or [None] * len(self.block)
-        return cast(Iterable[tuple[ResidualBlock, AttentionBlock | None]], zip(self.block, attention, strict=True))
+        return cast(Steps, zip(self.block, attention, strict=True))
 
 
 class Middle(nn.Module):
@@ -158,9 +164,9 @@ class Middle(nn.Module):
         self.attn_1 = AttentionBlock(channels, groups)
         self.block_2 = ResidualBlock(channels, channels, embedding, groups, dropout)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map ``[batch, channels, side, side]`` to the same shape."""
-        return self.block_2(self.attn_1(self.block_1(x, embedding)), embedding)
+    def steps(self) -> Steps:
+        """Return the residual blocks, each with the attention that follows it."""
+        return (self.block_1, self.attn_1), (self.block_2, None)
 
 
 class TimeEmbedding(nn.Module):
@@ -254,25 +260,41 @@ class UNet(nn.Module):
         Returns:
             Shape ``[batch, out_channels, side, side]``.
         """
-        embedding = F.silu(self.temb(timestep))
-        down, up = (cast(list[Level], list(levels)) for levels in (self.down, self.up))
+        down, up = self._levels()
+        shifts = self.shifts(timestep)
         h = self.conv_in(x)
         skips = [h]
         for level in down:
             for block, attention in level.steps():
-                h = block(h, embedding)
+                h = block(h, next(shifts))
                 h = h if attention is None else attention(h)
                 skips.append(h)
             if level.downsample is not None:
                 h = level.downsample(h)
                 skips.append(h)
-        h = self.mid(h, embedding)
-        for level in reversed(up):
+        for block, attention in self.mid.steps():
+            h = block(h, next(shifts))
+            h = h if attention is None else attention(h)
+        for level in up:
             for block, attention in level.steps():
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+                h = block(torch.cat([h, skips.pop()], dim=1), next(shifts))
                 h = h if attention is None else attention(h)
             h = h if level.upsample is None else level.upsample(h)
         return self.conv_out(activate(self.norm_out(h)))
+
+    def shifts(self, timestep: Tensor) -> Iterator[Tensor]:
+        """Yield what the time adds in each residual block, in their order of use; all come from one matrix product."""
+        down, up = self._levels()
+        parts: list[Level | Middle] = [*down, self.mid, *up]
+        projections = [block.temb_proj for part in parts for block, _ in part.steps()]
+        weight = torch.cat([projection.weight for projection in projections])
+        bias = torch.cat([projection.bias for projection in projections])
+        embedding = F.silu(self.temb(timestep))
+        return iter(F.linear(embedding, weight, bias).split([p.out_features for p in projections], dim=1))
+
+    def _levels(self) -> tuple[list[Level], list[Level]]:
+        """Return the levels on the way down and on the way up, in their order of use."""
+        return cast(list[Level], list(self.down)), cast(list[Level], list(reversed(self.up)))
 
 
 def parameter_count(network: NetworkSpec, channels: int, side: int, out_channels: int) -> int:

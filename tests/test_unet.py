@@ -64,6 +64,15 @@ def test_evaluation_in_place_agrees_with_the_differentiable_pass() -> None:
     torch.testing.assert_close(fast, ours(x, t).detach(), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_whole_network_is_one_graph_for_the_compiler(training: bool) -> None:
+    spec = run_spec("cifar10")
+    ours, (x, t) = network(spec).train(training), inputs(spec)
+    compiled = torch.compile(ours, backend="eager", fullgraph=True)  # a graph break raises
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(compiled(x, t), ours(x, t), atol=1e-6, rtol=1e-5)
+
+
 def test_input_is_left_as_it_was() -> None:
     spec = run_spec("digits")
     ours, (x, t) = network(spec), inputs(spec)
@@ -112,7 +121,7 @@ def test_a_fresh_network_predicts_zero_and_every_block_is_its_shortcut() -> None
     fresh, (x, t) = UNet(spec.network, 3, 32, 3), inputs(spec)
     assert fresh(x, t).abs().max() == 0
     features = torch.randn(2, 16, 32, 32)
-    assert torch.equal(fresh.down[0].block[1](features, torch.randn(2, 64)), features)
+    assert torch.equal(fresh.down[0].block[1](features, torch.randn(2, 16)), features)
 
 
 def test_initial_weights_have_the_authors_variance() -> None:
@@ -183,12 +192,25 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
     assert torch.equal(layer(x), x[:, :, ::2, ::2])
 
 
-def test_residual_block_adds_the_embedding_between_its_convolutions() -> None:
+def test_residual_block_adds_the_shift_between_its_convolutions() -> None:
     block = perturbed(ResidualBlock(4, 6, 8, 2, 0.0)).double()
-    x, embedding = torch.randn(2, 4, 5, 5, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
-    h = block.conv1(F.silu(block.norm1(x))) + F.linear(embedding, block.temb_proj.weight, block.temb_proj.bias)[..., None, None]
+    x, shift = torch.randn(2, 4, 5, 5, dtype=torch.float64), torch.randn(2, 6, dtype=torch.float64)
+    h = block.conv1(F.silu(block.norm1(x))) + shift[..., None, None]
     expected = block.nin_shortcut(x) + block.conv2(F.silu(block.norm2(h)))
-    torch.testing.assert_close(block(x, embedding), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(block(x, shift), expected, atol=1e-12, rtol=0)
+
+
+def test_each_block_is_shifted_by_its_own_projection_of_the_time() -> None:
+    spec = run_spec("cifar10")
+    net, seen = network(spec).double(), []
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
+    for block in blocks:
+        block.register_forward_hook(lambda block, inputs, _: seen.append((block, inputs[1])))
+    x, t = inputs(spec)
+    net(x.double(), t)
+    assert {id(block) for block, _ in seen} == {id(block) for block in blocks}
+    for block, shift in seen:
+        torch.testing.assert_close(shift, block.temb_proj(F.silu(net.temb(t))), atol=1e-12, rtol=0)
 
 
 def test_a_side_that_cannot_be_halved_is_refused() -> None:
