@@ -1,29 +1,29 @@
 """Running several runs' stages, side by side where that is faster.
 
-Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are therefore taken in
-groups of as many as there are cores; each job of a group is a process of its own with an equal share of the threads. The
-grouping depends on the list of jobs alone, so a job that continues after a kill gets the same number of threads. Under
-torchrun and on GPUs jobs run one after the other.
+Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are therefore taken by
+as many worker processes as there are cores (or jobs, if fewer), each with an equal share of the threads, so that a job that
+continues after a kill gets the same number of threads. Under torchrun and on GPUs jobs run one after the other.
 """
 
-import logging
 import multiprocessing
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from ddpm_eval.spec import RunSpec
 
-log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
+_events: "multiprocessing.Queue[tuple[Any, ...]] | None" = None  # of a worker process, to its parent
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,6 @@ class Job:
 
 OnProgress = Callable[[str, str, int, int], None]
 """Called with the job's name, the stage, the work done and the work in all."""
-
-
-def groups(jobs: Sequence[Job], workers: int, first_alone: bool = True) -> list[list[Job]]:
-    """Split jobs into groups that run side by side; the first job has the machine for itself so that it is done soon."""
-    head = [[jobs[0]]] if first_alone and jobs else []
-    rest = list(jobs[1:] if first_alone else jobs)
-    return head + [rest[i : i + workers] for i in range(0, len(rest), workers)]
 
 
 def run_all(
@@ -81,9 +74,8 @@ def run_all(
             on_done(job)
         stop()
         return
-    for group in groups(jobs, workers):
-        threads = max(1, (os.cpu_count() or 1) // len(group))
-        _run_group([job for job in group if missing[job.name]], threads, on_progress, on_done)
+    workers = min(workers, len(jobs))
+    _side_by_side([job for job in jobs if missing[job.name]], workers, on_progress, on_done)
 
 
 def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], None]) -> None:
@@ -96,6 +88,8 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
     run = Run(job.folder, job.spec, here, job.data_root)
     known = stages(job.inception_weights)
     with exclusive(job.folder) if here.main else nullcontext():
+        if "quality" in job.stages and not known["quality"].done(run):
+            run.check_quality(job.inception_weights)
         for stage in job.stages:
             run.progress = lambda _, done, total, stage=stage: progress(stage, done, total)  # type: ignore[misc]
             if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
@@ -120,57 +114,53 @@ def pending(job: Job) -> list[str]:
     return [stage for stage in job.stages if not known[stage].done(run)]
 
 
-def _run_group(group: Sequence[Job], threads: int, on_progress: OnProgress, on_done: Callable[[Job], None]) -> None:
+def _side_by_side(jobs: Sequence[Job], workers: int, on_progress: OnProgress, on_done: Callable[[Job], None]) -> None:
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
-    processes = {job.name: context.Process(target=_child, args=(job, threads, events), daemon=True) for job in group}
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(events,))
     try:
-        for process in processes.values():
-            process.start()
-        _follow({job.name: job for job in group}, processes, events, on_progress, on_done)
+        futures = {pool.submit(_work, job, threads): job for job in jobs}
+        while futures:
+            finished, _ = wait_for(futures, POLL_SECONDS, return_when=FIRST_COMPLETED)
+            _drain(events, on_progress)
+            for future in finished:
+                job = futures.pop(future)
+                _outcome(future)
+                on_done(job)
     finally:
-        for process in processes.values():
-            process.terminate()
-            process.join(timeout=10)
+        for child in multiprocessing.active_children():  # idle by now, or no longer wanted
+            child.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _follow(
-    jobs: dict[str, Job],
-    processes: Mapping[str, BaseProcess],
-    events: "multiprocessing.Queue[tuple[Any, ...]]",
-    on_progress: OnProgress,
-    on_done: Callable[[Job], None],
-) -> None:
-    left = set(jobs)
-    while left:
+def _outcome(future: "Future[None]") -> None:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise ValueError("a worker process died (killed, or out of memory?); the same command continues where it was") from None
+
+
+def _drain(events: "multiprocessing.Queue[tuple[Any, ...]]", on_progress: OnProgress) -> None:
+    while True:
         try:
-            kind, name, *details = events.get(timeout=POLL_SECONDS)
+            on_progress(*events.get_nowait())
         except queue.Empty:
-            for name in left:
-                if processes[name].exitcode not in (None, 0):
-                    code = processes[name].exitcode
-                    raise ValueError(
-                        f"the process of run {name} died with exit code {code} (killed, or out of memory?); "
-                        "the same command continues where it was"
-                    ) from None
-            continue
-        if kind == "progress":
-            on_progress(name, *details)
-        elif kind == "done":
-            left.remove(name)
-            on_done(jobs[name])
-        else:
-            raise ValueError(details[0])
+            return
 
 
-def _child(job: Job, threads: int, events: "multiprocessing.Queue[tuple[Any, ...]]") -> None:
+def _begin(events: "multiprocessing.Queue[tuple[Any, ...]]") -> None:
+    """Set up a worker process."""
+    global _events
+    _events = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        execute(job, threads, lambda stage, done, total: events.put(("progress", job.name, stage, done, total)))
-        events.put(("done", job.name))
-    except ValueError as error:
-        events.put(("failed", job.name, str(error)))
+
+
+def _work(job: Job, threads: int) -> None:
+    events = _events
+    assert events is not None
+    execute(job, threads, lambda stage, done, total: events.put((job.name, stage, done, total)))
 
 
 def _die_with_parent() -> None:

@@ -9,7 +9,7 @@ from experiments import published
 from experiments.presets import MAIN_CELL
 from experiments.workspace import Workspace, floor_sum, variance_floors
 
-STAGES = ("train", "bound-train", "bound-test-protocols", "bound-test-stratified")
+STAGES = ("train", "bound-train", "bound-test-protocols")
 
 
 def jobs(workspace: Workspace) -> list[Job]:

@@ -16,10 +16,9 @@ MAIN_STAGES = (
     "reals",
     "bound-train",
     "bound-test-protocols",
-    "bound-test-stratified",
-    "progressive",
     "sample",
     "quality",
+    "progressive",
     "interpolate",
 )
 
