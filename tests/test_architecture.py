@@ -43,7 +43,7 @@ ORDER = [
 ]
 LIGHT = ("spec", "records", "stratified", "store", "intervals", "analyse", "render", "report", "jobs")
 """Modules that work where torch is not even installed."""
-COMPUTING = ("validate", "likelihood")
+COMPUTING = ("validate", "likelihood", "image_quality")
 """Experiments that call the model in their own process; all others only plan and report."""
 OWNERS = {
     "h5py": {"store"},
