@@ -480,6 +480,7 @@ SMALL = {
     "train.batch_size": "16",
     "train.warmup_steps": "5",
     "evaluation.n_samples": "600",
+    "evaluation.n_train_images": "40",
 }
 
 
