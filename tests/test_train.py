@@ -234,10 +234,11 @@ def test_a_norm_below_the_limit_is_not_clipped():
     assert torch.equal(*states)
 
 
-def test_dropout_is_a_function_of_seed_and_update_and_leaves_the_global_generator_alone():
+def test_dropout_is_a_function_of_seed_and_update_and_leaves_the_global_generator_alone(monkeypatch):
     spec = tiny(network__dropout=0.5)
     before = torch.get_rng_state()
-    logs = []
+    logs, seeds, seeded = [], [], train.global_seed
+    monkeypatch.setattr(train, "global_seed", lambda seed, device: seeds.append(seed) or seeded(seed, device))
     for disturbance in range(2):
         trainer = Trainer(spec, HERE)
         for batch in batches(spec, 0, 4):
@@ -245,6 +246,7 @@ def test_dropout_is_a_function_of_seed_and_update_and_leaves_the_global_generato
             trainer.seeded_update(batch)
         logs.append(trainer.log.clone())
     assert torch.equal(*logs)
+    assert len(set(seeds[:4])) == 4 and seeds[4:] == seeds[:4]  # every update drops others
     torch.set_rng_state(before)
     plain = Trainer(TINY, HERE)
     for batch in batches(TINY, 0, 4):
