@@ -254,6 +254,16 @@ def test_a_kill_in_the_middle_of_put_loses_only_what_was_being_put(results, mome
     assert [path.name for path in results.path.parent.iterdir()] == ["results.h5"]
 
 
+def test_a_reader_keeps_the_file_it_opened(results):
+    """The new file takes the old one's name in one step; the old one is never written to."""
+    results.put("a", images(), key="1", provenance={})
+    before = results.path.read_bytes()
+    with results.path.open("rb") as reader:
+        results.put("b", images(300), key="2", provenance={})
+        assert reader.read() == before
+    assert results.path.read_bytes() != before
+
+
 def test_a_temporary_file_left_by_a_process_of_the_same_id_does_no_harm(results):
     """In a container the process id is the same in every start."""
     results.path.parent.mkdir()
