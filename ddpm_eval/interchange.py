@@ -186,7 +186,7 @@ def _local(source: str | Path) -> Path:
         if not any(folder.rglob(safetensors)):
             folder = Path(huggingface_hub.snapshot_download(source, allow_patterns=[configs, pickled]))
     except Exception as error:  # the hub's errors share no base class between its versions
-        raise ValueError(f"the hub could not deliver {source} (offline, or no such model?): {error}") from None
+        raise ValueError(f"the hub could not deliver {source} (offline, or no such model?): {_first_line(error)}") from None
     return folder
 
 
@@ -201,7 +201,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise ValueError(f"{path} holds other things than tensors (Python objects are never executed), or is damaged") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable file of weights (truncated?): {error}") from None
+        raise ValueError(f"{path} is not a readable file of weights (truncated?): {_first_line(error)}") from None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} holds a {type(weights).__name__} of other things than tensors by name, not a state dict")
     return weights
@@ -366,6 +366,10 @@ def scheduler_config(diffusion: DiffusionSpec) -> dict[str, Any]:
         "prediction_type": predictions[diffusion.prediction],
         "variance_type": variances[diffusion.variance],
     }
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Nothing here changes what is computed beyond float rounding. Under torchrun ever
 share; alone, the same code runs with one share.
 """
 
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ T = TypeVar("T")
 Precision = Literal["fp32", "tf32", "bf16"]
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 2**29
+LARGEST_KEPT_BLOCK_BYTES = 2**25  # glibc's own upper limit
 
 CHANNELS_LAST_WIDTH = 64  # base channels from which channels_last convolutions are the faster ones on CPUs (measured)
 
@@ -134,12 +140,25 @@ def start(device: str = "auto", threads: int | None = None, precision: Precision
     if threads is not None:
         torch.set_num_threads(threads)
     cuda = chosen.type == "cuda"
+    keep_freed_memory()
     if cuda:
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     return Runtime(chosen, rank, world_size, mixed_precision=cuda, compiled=cuda, precision=precision)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones; elsewhere nothing happens.
+
+    By default large blocks go back to the system when they are freed and are faulted in anew when the next tensor is made,
+    which costs the digits network a tenth of its time. At most `KEPT_BYTES` stay with the process beyond what is in use.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK_BYTES)
 
 
 def stop() -> None:

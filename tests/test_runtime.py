@@ -1,6 +1,10 @@
 """Where things run: devices, shares, seeds. What several processes do together is in test_pipeline."""
 
+import ctypes
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,8 @@ from tiny import HERE, TINY, tiny
 from ddpm_eval import runtime
 from ddpm_eval.runtime import Runtime, global_seed
 from ddpm_eval.unet import UNet
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def without_cuda(monkeypatch):
@@ -153,3 +159,32 @@ def test_precision_of_evaluation_is_what_was_asked_for(precision, expected):
     assert (a @ a).dtype == torch.float32
     with here.training_precision():  # on a CPU training is float32
         assert (a @ a).dtype == torch.float32
+
+
+# Memory
+
+FAULTS = """
+import resource, sys, torch
+from ddpm_eval.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def work():
+    blocks = [torch.ones(2**20) for _ in range(3)]
+for _ in range(5):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_kept_for_the_next_tensors():
+    def faults(mode):
+        run = subprocess.run([sys.executable, "-c", FAULTS, mode], cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    # ten times, two or three blocks of 1024 pages are faulted in anew by default, and none where they are kept
+    assert faults("default") > 10_000
+    assert faults("keep") < 1_000
