@@ -16,6 +16,8 @@ from ddpm_eval.oracle import Gaussian
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import PROTOCOLS, DiffusionSpec, Protocol, combine
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = (1, 4, 4)
 T = 12
 SCHEDULE = make_schedule(DiffusionSpec(timesteps=T, beta_start=1e-3, beta_end=0.6))

@@ -16,6 +16,8 @@ from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.sample import Chain, draw, interpolate, trajectory
 from ddpm_eval.spec import DiffusionSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = (1, 2, 2)
 N = 20_000
 

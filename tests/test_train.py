@@ -16,6 +16,8 @@ from ddpm_eval.runtime import Runtime
 from ddpm_eval.train import Batches, Trainer
 from ddpm_eval.unet import UNet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def run(spec, path, **options):
     return train.train(spec, digits(), HERE, path / checkpoint.FILE_NAME, **options)
