@@ -187,6 +187,7 @@ def sample(
 @click.option("--clip/--no-clip", default=None, help="Clip x_0 estimates to [-1, 1].")
 @click.option("--decoder", type=click.Choice(["exact", "tanh"]))
 @click.option("--draws", type=click.IntRange(1), help="Noise draws per image and step.")
+@click.option("--steps", "chain", type=click.IntRange(2), help="The bound of a chain of this many evenly spaced steps.")
 @click.option("--estimator", type=click.Choice(["full", "stratified"]), default="full", show_default=True)
 @click.option("--evaluations", type=click.IntRange(1), help="Network evaluations of the stratified estimator, in all.")
 @click.option("--target-halfwidth", type=click.FloatRange(0, min_open=True), help="Stratified: go on until +- this (bits/dim).")
@@ -195,7 +196,7 @@ def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     from experiments import likelihood as experiment
 
     choices = {key: options.pop(key) for key in ("protocol", "variance", "clip", "decoder", "draws")}
-    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth")}
+    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain")}
     run = _opened(**options)
     click.echo(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
 

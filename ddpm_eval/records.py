@@ -10,6 +10,8 @@ from typing import Any, TypeVar, dataclass_transform
 
 import numpy.typing as npt
 
+from ddpm_eval.spec import Protocol
+
 Array = npt.NDArray[Any]
 C = TypeVar("C")
 
@@ -284,3 +286,9 @@ class Neighbours(Record):
     n_held_out: int
     features: str
     weights_digest: str
+
+
+def bound_name(split: str, protocol: Protocol, few: bool = False, chain: int | None = None) -> str:
+    """Return the name under which a bound is stored, such as ``bound/test/paper``."""
+    kind = ("bound-stratified" if few else "bound") + (f"-{chain}-steps" if chain is not None else "")
+    return f"{kind}/{split}/{protocol.name}"

@@ -167,6 +167,17 @@ def combine(
     return Protocol.model_validate({**base.model_dump(), **kept, "name": name})
 
 
+CHAINS = (10, 20, 50, 100, 200, 500)
+"""Lengths of the shorter chains whose bound is measured."""
+
+CHAIN_PROTOCOLS = tuple(combine(PROTOCOLS["paper"], variance=name) for name in ("fixed-large", "fixed-small", "optimal"))
+
+COMPARED = tuple(
+    combine(base, variance=variance) for variance in ("trained", "fixed-small", "optimal") for base in PROTOCOLS.values()
+)
+"""The protocols under which one model is compared."""
+
+
 class RunSpec(Frozen):
     """One run: one trained model and all that is measured of it."""
 

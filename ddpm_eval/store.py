@@ -8,6 +8,7 @@ write chunks, and a finished chunk is never computed again.
 
 import datetime
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -216,6 +217,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def digest(*parts: object) -> str:
+    """Return 12 hexadecimal digits that identify JSON-serialisable parts: the key of a result."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 @cache

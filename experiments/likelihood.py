@@ -3,9 +3,10 @@
 from typing import Literal
 
 from ddpm_eval import analyse
-from ddpm_eval.pipeline import Run, bound_name
-from ddpm_eval.records import BoundAtoms, StratifiedAtoms
-from ddpm_eval.spec import PROTOCOLS, Decoder, Protocol, ProtocolVariance, combine
+from ddpm_eval.likelihood import Likelihood
+from ddpm_eval.pipeline import Run
+from ddpm_eval.records import StratifiedAtoms
+from ddpm_eval.spec import PROTOCOLS, Decoder, ProtocolVariance, combine
 
 LARGEST = 1_000
 """Evaluations per image beyond which a target half-width is given up."""
@@ -23,6 +24,7 @@ def measure(
     estimator: Literal["full", "stratified"],
     evaluations: int | None,
     target_halfwidth: float | None,
+    chain: int | None = None,
 ) -> str:
     """Measure and store a bound; return it as a table.
 
@@ -37,6 +39,7 @@ def measure(
         estimator: all T terms per image, or a few.
         evaluations: network evaluations of the stratified estimator over all images.
         target_halfwidth: double the stratified evaluations until the interval's half-width, bits/dim, is at most this.
+        chain: number of evenly spaced steps instead of all.
 
     Raises:
         ValueError: if the choices contradict each other, or the target cannot be reached with these images.
@@ -45,10 +48,11 @@ def measure(
         raise ValueError("--evaluations and --target-halfwidth belong to --estimator stratified")
     chosen = combine(PROTOCOLS[protocol], variance, clip, decoder, draws)
     few = estimator == "stratified"
+    task = Likelihood(run, split, few, chain)
     if few and evaluations is not None:
-        run.spec = run.with_evaluations(split, evaluations)
-    run.likelihood(split, [chosen], few)
-    atoms = _stored(run, split, chosen, few)
+        run.spec = task.with_evaluations(evaluations)
+    task.measure([chosen])
+    atoms = task.result(chosen)
     while target_halfwidth is not None and analyse.halfwidth(atoms) > target_halfwidth:
         wider = 2 * run.spec.evaluation.evaluations_per_image
         if wider > min(LARGEST, run.spec.diffusion.timesteps):
@@ -56,16 +60,14 @@ def measure(
                 f"the half-width is {analyse.halfwidth(atoms):.4f} bits/dim with {len(atoms.image_id)} images, and more "
                 f"evaluations per image cannot bring it to {target_halfwidth:g}: the images differ (use more images)"
             )
-        run.spec = run.with_evaluations(split, wider * len(atoms.image_id))
-        run.likelihood(split, [chosen], few)
-        atoms = _stored(run, split, chosen, few)
+        evaluation = run.spec.evaluation.model_copy(update={"evaluations_per_image": wider})
+        run.spec = run.spec.model_copy(update={"evaluation": evaluation})
+        task.measure([chosen])
+        atoms = task.result(chosen)
     table = analyse.split_table(atoms, run.spec.diffusion.variance).drop(columns="paper_bits_per_dim")
-    cost = f"{atoms.network_evaluations:,}" if isinstance(atoms, StratifiedAtoms) else f"{atoms.terms.size * chosen.draws:,}"
+    evaluations = atoms.network_evaluations if isinstance(atoms, StratifiedAtoms) else atoms.terms.size * chosen.draws
     left_out = f", {atoms.inexact_left_out} inexact images left out" if atoms.inexact_left_out else ""
-    note = f"{chosen.caption()}; {estimator} estimator, {cost} network evaluations{left_out}; 95% intervals over images"
+    note = (
+        f"{chosen.caption()}; {estimator} estimator, {evaluations:,} network evaluations{left_out}; 95% intervals over images"
+    )
     return f"{table.to_string(index=False)}\n{note}"
-
-
-def _stored(run: Run, split: str, protocol: Protocol, few: bool) -> BoundAtoms | StratifiedAtoms:
-    name = bound_name(split, protocol, few)
-    return run.store.get(name, StratifiedAtoms) if few else run.store.get(name, BoundAtoms)

@@ -2,14 +2,14 @@
 
 from ddpm_eval import analyse, render, stratified
 from ddpm_eval.jobs import Job
-from ddpm_eval.records import BoundAtoms
+from ddpm_eval.records import BoundAtoms, StratifiedAtoms, bound_name
 from ddpm_eval.report import Section
-from ddpm_eval.spec import Protocol
+from ddpm_eval.spec import CHAIN_PROTOCOLS, CHAINS, PROTOCOLS, Protocol
 from experiments import published
 from experiments.presets import MAIN_CELL
 from experiments.workspace import Workspace, floor_sum, variance_floors
 
-STAGES = ("train", "bound-train", "bound-test-protocols")
+STAGES = ("train", "bound-train", "bound-test-protocols", "bound-test-chains")
 
 
 def jobs(workspace: Workspace) -> list[Job]:
@@ -82,6 +82,38 @@ A bits/dim figure means nothing without its protocol. Here one set of network ev
 variance (optimal: the isotropic one that fits the errors measured on training images), x_0 estimates clipped or not, and
 the decoder's CDF (exact, or the tanh approximation of the authors' code).
 """
+
+
+def chains_section(workspace: Workspace) -> Section:
+    """Render bits/dim against the number of steps, under each variance."""
+    title = "Bits/dim against the number of steps"
+    spec = workspace.spec()
+    found: list[analyse.Atoms | None] = []
+    for protocol in CHAIN_PROTOCOLS:
+        full = PROTOCOLS["paper"] if protocol.variance == spec.diffusion.variance else protocol
+        found.append(workspace.result(bound_name("test", full), BoundAtoms))
+        names = [bound_name("test", protocol, few=True, chain=chain) for chain in CHAINS]
+        found.extend(workspace.result(name, StratifiedAtoms) for name in names)
+    results = [atoms for atoms in found if atoms is not None]
+    if len(results) <= len(CHAIN_PROTOCOLS):
+        return Section(title)
+    frame = analyse.protocol_table(results, spec.diffusion.variance)
+    total = [column for column in frame if column.startswith("total")]
+    frame = frame[["variance", "steps", *total, "estimator", "network_evaluations", "n_images"]]
+    caption = (
+        f"The bound of chains of fewer, evenly spaced steps: each is a bound of its own. {spec.data.name} test set, x_0 "
+        "clipped, tanh decoder, 95% intervals over images. Optimal: the isotropic variance that fits the errors measured on "
+        "training images (Bao et al. 2022)."
+    )
+    figure = render.plot_against(
+        frame, "steps", "total_bits_per_dim", xlabel="steps of the chain", ylabel="bits/dim (test)", log=True, by="variance"
+    )
+    return Section(
+        title,
+        "",
+        [render.write_table(frame, workspace.tables / "chains", caption)],
+        [render.write_figure(figure, frame, workspace.figures / "chains", caption)],
+    )
 
 
 def _estimator_figure(workspace: Workspace) -> list[render.Illustration]:

@@ -18,6 +18,7 @@ MAIN_STAGES = (
     "bound-test-protocols",
     "sample",
     "quality",
+    "bound-test-chains",
     "progressive",
     "interpolate",
 )
@@ -49,6 +50,7 @@ def write(workspace: Workspace) -> Path:
         ablation.section(workspace),
         rate_distortion.section(workspace),
         rate_distortion.protocols_section(workspace),
+        rate_distortion.chains_section(workspace),
         progressive.section(workspace),
         interpolation.section(workspace),
         training.section(workspace),

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from ddpm_eval import analyse, bound, data, quality
 from ddpm_eval.data import ImageSet
 from ddpm_eval.diffusion import Network, Schedule, evenly_spaced, make_schedule
+from ddpm_eval.likelihood import Likelihood
 from ddpm_eval.oracle import BIN, ExpectedAtoms, Gaussian, frechet_distance
-from ddpm_eval.pipeline import Run, bound_name
-from ddpm_eval.records import Array, BoundAtoms, FeatureStatistics, StratifiedAtoms
+from ddpm_eval.pipeline import Run
+from ddpm_eval.records import Array, BoundAtoms, FeatureStatistics, StratifiedAtoms, bound_name
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.sample import Method
 from ddpm_eval.spec import PROTOCOLS, DataSpec, NetworkSpec, Protocol, RunSpec, combine, override
@@ -178,7 +179,7 @@ class OracleRun:
     def variance(self, protocol: Protocol) -> Tensor:
         """Return the protocol's table of sigma_t^2."""
         if protocol.variance == "optimal":
-            return torch.from_numpy(self.run.optimal_variance(protocol))
+            return torch.from_numpy(Likelihood(self.run, "test").optimal_variance(protocol))
         return self.fixed_variance(self.schedule, protocol.variance)
 
     def fixed_variance(self, schedule: Schedule, name: str = "trained") -> Tensor:
@@ -235,7 +236,7 @@ def check_optimal_variance(bench: Bench) -> list[Row]:
     """The variance estimated from the model's errors against that of the same images' exact errors."""
     side = bench.digits
     protocol = combine(EXACT, variance="optimal")
-    measured = side.run.optimal_variance(protocol)
+    measured = Likelihood(side.run, "test").optimal_variance(protocol)
     atoms = side.atoms(EXACT, "train")
     expected = side.expected(side.schedule.fixed_variance("fixed-large"), atoms.image_id, "train")
     weight = side.schedule.mean_weight_x_0[1:].square().numpy()

@@ -15,10 +15,13 @@ from tiny import HERE, TINY, digits
 from ddpm_eval import bound, jobs, pipeline, stratified, train
 from ddpm_eval.diffusion import make_schedule
 from ddpm_eval.jobs import Job
-from ddpm_eval.pipeline import COMPARED, Run, bound_name, open_run, stages
-from ddpm_eval.records import BoundAtoms, Interpolations, Samples, StratifiedAtoms, TrainingLog, Trajectory
-from ddpm_eval.spec import PROTOCOLS, combine, override
+from ddpm_eval.likelihood import Likelihood
+from ddpm_eval.pipeline import Run, open_run, stages
+from ddpm_eval.records import BoundAtoms, Interpolations, Samples, StratifiedAtoms, TrainingLog, Trajectory, bound_name
+from ddpm_eval.spec import COMPARED, PROTOCOLS, combine, override
 from ddpm_eval.store import Store
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parents[1]
 T = TINY.diffusion.timesteps
@@ -37,13 +40,14 @@ class Counted(Run):
     limit = 10**9
     size = 8
 
-    def _evaluate(self, x_t, timestep):
+    def evaluate(self, x_t, timestep):
         if self.evaluations + len(x_t) > self.limit:
             raise Killed
         self.evaluations += len(x_t)
-        return super()._evaluate(x_t, timestep)
+        return super().evaluate(x_t, timestep)
 
-    def _batch_size(self):
+    @property
+    def batch_size(self):
         return self.size
 
 
@@ -248,7 +252,7 @@ def test_the_optimal_variance_minimises_every_term_of_the_images_it_is_estimated
     for other in others:
         assert (optimal <= other + 1e-4 * np.abs(other)).all()
     assert (optimal < 0.99 * np.minimum(*others)).any()
-    variance, schedule = run.optimal_variance(variants[0]), make_schedule(run.spec.diffusion)
+    variance, schedule = Likelihood(run, "test").optimal_variance(variants[0]), make_schedule(run.spec.diffusion)
     error = atoms(run, "train", EXACT).x_0_squared_error.mean(0, dtype=np.float64)
     a, previous = schedule.alpha_bar[1:].numpy(), schedule.alpha_bar[:-1].numpy()
     weight = np.sqrt(previous) * schedule.beta[1:].numpy() / (1 - a)  # of x_0 in mu_tilde, Eq. 7
@@ -331,7 +335,7 @@ def test_strided_and_ddim_samples_are_results_of_their_own(run):
 
 
 def test_samples_that_are_not_finite_are_refused_by_number(run, monkeypatch):
-    monkeypatch.setattr(Counted, "_evaluate", lambda self, x_t, timestep: x_t * torch.nan)
+    monkeypatch.setattr(Counted, "evaluate", lambda self, x_t, timestep: x_t * torch.nan)
     with pytest.raises(ValueError, match=r"samples 0 to 7 of .* are not finite"):
         run.sample(10)
     assert "samples" not in names(run)
@@ -493,16 +497,8 @@ def torchrun(*arguments):
     return done.stdout
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
-def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch, one_thread):
+def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch):
     """Training to rounding, samples and atoms of the same weights bit by bit: the pieces are the same, whoever takes them.
 
     Two processes add the gradients of two halves of a batch: float32 rounding, about 1e-7 of a gradient. Adam's division makes

@@ -1,0 +1,225 @@
+"""The bound of a run as stages: which images, which terms, in which chunks, under which names.
+
+`Likelihood` brings together a run (weights, data, runtime, store) and `ddpm_eval.bound`: all T terms of every image in
+restartable chunks, or a few importance-sampled terms (`ddpm_eval.stratified`); on the full chain or on a shorter one, whose
+bound is a bound as well.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_eval import bound, data, stratified
+from ddpm_eval.data import ImageSet
+from ddpm_eval.records import Array, BoundAtoms, Record, StratifiedAtoms, bound_name
+from ddpm_eval.spec import PROTOCOLS, Protocol, RunSpec
+from ddpm_eval.store import digest
+
+if TYPE_CHECKING:
+    from ddpm_eval.pipeline import Run
+
+CHUNK_IMAGES = 32
+"""Images whose bound is one unit of restart."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One measurement of a run's bound.
+
+    Attributes:
+        run: the run.
+        split: ``test``, or ``train``: a fixed subset of the training images.
+        few: a few terms per image instead of all.
+        chain: number of evenly spaced steps instead of all.
+    """
+
+    run: "Run"
+    split: str
+    few: bool = False
+    chain: int | None = None
+
+    @property
+    def images(self) -> ImageSet:
+        """The images of the split."""
+        return self.run.test_images if self.split == "test" else self.run.train_images
+
+    @property
+    def positions(self) -> Array:
+        """The positions that are scored: bit-exact images; of the training set a fixed random subset."""
+        exact = np.flatnonzero(~np.isin(self.images.ids, self.images.inexact))
+        if self.split == "train":
+            n = min(self.run.spec.evaluation.n_train_images, len(exact))
+            exact = np.sort(np.random.default_rng(0).permutation(exact)[:n])
+        return exact
+
+    def name(self, protocol: Protocol) -> str:
+        """Return the name under which a protocol's result is stored."""
+        return bound_name(self.split, protocol, self.few, self.chain)
+
+    def key(self, protocol: Protocol) -> str:
+        """Return the digest of all that a protocol's result depends on."""
+        run = self.run
+        effort = run.spec.evaluation.evaluations_per_image if self.few else "full"
+        parts = [run.weights, self.images.digest, len(self.positions), run.spec.seed, effort, run.runtime.precision, self.chain]
+        if protocol.variance == "optimal":  # it is estimated from training images
+            parts.append(len(self._training_atoms.positions))
+        return digest(protocol.model_dump_json(), *parts)
+
+    def done(self, protocols: Sequence[Protocol]) -> bool:
+        """Tell whether all these results are stored."""
+        return all(self.run.has(self.name(p), self.key(p)) for p in protocols)
+
+    def measure(self, protocols: Sequence[Protocol]) -> None:
+        """Measure and store what is missing; protocols with equal draws share their network evaluations."""
+        wanted = [p for p in protocols if not self.done([p])]
+        for draws in sorted({p.draws for p in wanted}):
+            group = [p for p in wanted if p.draws == draws]
+            model, began = self.run.model(self.chain), monotonic()
+            readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in group]
+            records = self._stratified(group, readings) if self.few else self._full(group, readings)
+            for protocol, record in zip(group, records, strict=True) if self.run.runtime.main else ():
+                self.run.put(self.name(protocol), record, key=self.key(protocol), seconds=monotonic() - began)
+            self.run.runtime.barrier()
+
+    def result(self, protocol: Protocol) -> BoundAtoms | StratifiedAtoms:
+        """Read a stored result."""
+        record_type = StratifiedAtoms if self.few else BoundAtoms
+        return self.run.store.get(self.name(protocol), record_type)  # type: ignore[return-value]
+
+    def with_evaluations(self, evaluations: int) -> RunSpec:
+        """Return the run's specification with so many stratified network evaluations over all images.
+
+        Raises:
+            ValueError: if that is less than two per image after the pilot.
+        """
+        spec, n = self.run.spec, len(self.positions)
+        pilot = stratified.PILOT_IMAGES * len(stratified.pilot_times(self.chain or spec.diffusion.timesteps))
+        per_image = (evaluations - pilot) // n
+        if per_image < 2:
+            raise ValueError(
+                f"{evaluations} network evaluations for {n} images are too few: the pilot takes {pilot} and each image needs "
+                f"at least 2, together {pilot + 2 * n}"
+            )
+        evaluation = spec.evaluation.model_copy(update={"evaluations_per_image": per_image})
+        return spec.model_copy(update={"evaluation": evaluation})
+
+    def optimal_variance(self, protocol: Protocol) -> Array:
+        """Return the isotropic sigma_t^2 that minimises the training images' bound on this chain, indexed 0..T.
+
+        sigma_t^2 = beta_tilde_t + E||mu_tilde - mu_theta||^2 / D, from the measured errors of x0_hat, clipped as the protocol
+        says. Source: Bao et al., "Analytic-DPM", ICLR 2022, Theorem 1, with the errors in place of the model's own score.
+        """
+        base = PROTOCOLS["paper" if protocol.clip else "exact"]
+        training = self._training_atoms
+        training.measure([base])
+        errors = training.result(base).x_0_squared_error.mean(axis=0, dtype=np.float64)
+        schedule = self.run.schedule(self.chain).to("cpu")
+        times = schedule.network_time.numpy()[1:]  # 0-based, of the full chain
+        error = torch.from_numpy(np.concatenate([[np.nan], errors[times]]))
+        return (schedule.beta_tilde + schedule.mean_weight_x_0**2 * error).numpy()
+
+    @property
+    def _training_atoms(self) -> "Likelihood":
+        return Likelihood(self.run, "train")
+
+    def _full(self, protocols: Sequence[Protocol], readings: Sequence[bound.Reading]) -> list[Record]:
+        run, positions = self.run, self.positions
+        schedule, draws = readings[0].process.schedule, protocols[0].draws
+        steps = schedule.timesteps
+        per_chunk = max(CHUNK_IMAGES, -(-4 * run.batch_size // steps))
+        pieces = [positions[start : start + per_chunk] for start in range(0, len(positions), per_chunk)]
+        stage = f"bound {self.split}"
+        chunks = run.chunks(stage.replace(" ", "-"), digest(per_chunk, *(self.key(p) for p in protocols)))
+
+        def measure(piece: Array) -> dict[str, Array]:
+            terms, errors = self._pairs(readings, _product(piece, np.arange(1, steps + 1)), draws)
+            shape = (len(readings), len(piece), steps)
+            terms, errors = (x.reshape(shape).swapaxes(0, 1).astype(np.float32) for x in (terms, errors))
+            prior = bound.prior_terms(schedule, self._load, piece)
+            return {"image_id": self.images.ids[piece], "terms": terms, "x_0_squared_error": errors, "prior": prior}
+
+        run.share(chunks, pieces, measure, stage, len(positions) * steps * draws, steps * draws)
+        arrays = run.collect(chunks, pieces)
+        if arrays is None:
+            return []
+        chunks.clear()
+        return [
+            BoundAtoms(
+                image_id=arrays["image_id"],
+                terms=arrays["terms"][:, i],
+                x_0_squared_error=arrays["x_0_squared_error"][:, i],
+                prior=arrays["prior"],
+                **self._facts(protocol),
+            )
+            for i, protocol in enumerate(protocols)
+        ]
+
+    def _stratified(self, protocols: Sequence[Protocol], readings: Sequence[bound.Reading]) -> list[Record]:
+        run, positions, draws = self.run, self.positions, protocols[0].draws
+        schedule, per_image = readings[0].process.schedule, run.spec.evaluation.evaluations_per_image
+        times, first = stratified.pilot_times(schedule.timesteps), positions[: stratified.PILOT_IMAGES]
+        pilot_pairs = _product(first, times)
+        run.begin(f"bound {self.split}", (len(pilot_pairs) + len(positions) * per_image) * draws)
+        pilot, _ = self._pairs(readings[:1], pilot_pairs, draws)
+        inclusion, chosen = stratified.select(
+            pilot[0].reshape(len(first), -1), times, schedule.timesteps, len(positions), per_image, run.spec.seed
+        )
+        row, column = np.nonzero(chosen)
+        terms, errors = self._pairs(readings, np.stack([positions[row], chosen[row, column]], axis=1), draws)
+        prior = bound.prior_terms(schedule, self._load, positions)
+        return [
+            StratifiedAtoms(
+                image_id=self.images.ids[positions],
+                t=chosen,
+                terms=_scatter(chosen.shape, row, column, terms[i]),
+                x_0_squared_error=_scatter(chosen.shape, row, column, errors[i]),
+                prior=prior,
+                inclusion=inclusion,
+                network_evaluations=(len(row) + len(pilot_pairs)) * draws,
+                **self._facts(protocol),
+            )
+            for i, protocol in enumerate(protocols)
+        ]
+
+    def _facts(self, protocol: Protocol) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "protocol": protocol.model_dump_json(),
+            "dimensions": int(np.prod(self.run.shape)),
+            "inexact_left_out": int(np.isin(self.images.ids, self.images.inexact).sum()),
+        }
+
+    def _pairs(self, readings: Sequence[bound.Reading], pairs: Array, draws: int) -> tuple[Array, Array]:
+        run = self.run
+        with run.runtime.evaluation_precision():
+            return bound.evaluate_pairs(
+                readings,
+                self._load,
+                self.images.ids,
+                pairs,
+                seed=run.spec.seed,
+                draws=draws,
+                batch_size=run.batch_size,
+                progress=run.tick,
+            )
+
+    @property
+    def _load(self) -> Callable[[Array], Tensor]:
+        images, device = self.images, self.run.runtime.device
+        return lambda positions: data.to_model_range(torch.from_numpy(images.take(positions)).to(device)).double()
+
+
+def _product(positions: Array, times: Array) -> Array:
+    """All pairs of image and time, ``[pair, 2]``."""
+    return np.stack(np.meshgrid(positions, times, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _scatter(shape: tuple[int, ...], row: Array, column: Array, values: Array) -> Array:
+    out = np.zeros(shape, dtype=values.dtype)
+    out[row, column] = values
+    return out
