@@ -34,6 +34,7 @@ ORDER = [
     "neighbours",
     "store",
     "sample_sets",
+    "likelihood",
     "intervals",
     "analyse",
     "render",
@@ -60,9 +61,15 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") i
 
 
 def imported(tree):
-    """List everything a module imports, at any depth, as dotted names."""
+    """List everything a module imports, at any depth, as dotted names; what only a type checker reads is not imported."""
     names = []
-    for node in ast.walk(tree):
+    unread = {
+        below
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for below in ast.walk(node)
+    }
+    for node in set(ast.walk(tree)) - unread:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import HERE, TINY, digits
 
-from ddpm_eval import bound, jobs, pipeline, stratified, train
+from ddpm_eval import bound, jobs, likelihood, stratified, train
 from ddpm_eval.diffusion import make_schedule
 from ddpm_eval.jobs import Job
 from ddpm_eval.likelihood import Likelihood
@@ -53,7 +53,7 @@ class Counted(Run):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(pipeline, "CHUNK_IMAGES", 4)
+    monkeypatch.setattr(likelihood, "CHUNK_IMAGES", 4)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_the_bound_is_measured_of_every_exact_image_at_every_step(run):
     run.likelihood("test", [PAPER, EXACT])
     kept = [i for i in range(N_TEST) if i not in INEXACT]
     assert run.evaluations == len(kept) * T  # two protocols, one evaluation
-    load = run._loader(run.test_images)
+    load = Likelihood(run, "test")._load
     for protocol in (PAPER, EXACT):
         found = atoms(run, protocol=protocol)
         np.testing.assert_array_equal(found.image_id, kept)
@@ -239,9 +239,9 @@ def test_the_stratified_bound_reads_the_full_ones_terms_at_a_fraction(run):
 
 def test_evaluations_are_given_over_all_images(run):
     n, pilot = N_TEST - len(INEXACT), stratified.PILOT_IMAGES * len(stratified.pilot_times(T))
-    assert run.with_evaluations("test", pilot + 5 * n + 3).evaluation.evaluations_per_image == 5
+    assert Likelihood(run, "test").with_evaluations(pilot + 5 * n + 3).evaluation.evaluations_per_image == 5
     with pytest.raises(ValueError, match=rf"each image needs at least 2, together {pilot + 2 * n}"):
-        run.with_evaluations("test", pilot + 2 * n - 1)
+        Likelihood(run, "test").with_evaluations(pilot + 2 * n - 1)
 
 
 def test_the_optimal_variance_minimises_every_term_of_the_images_it_is_estimated_from(run):
@@ -257,6 +257,22 @@ def test_the_optimal_variance_minimises_every_term_of_the_images_it_is_estimated
     a, previous = schedule.alpha_bar[1:].numpy(), schedule.alpha_bar[:-1].numpy()
     weight = np.sqrt(previous) * schedule.beta[1:].numpy() / (1 - a)  # of x_0 in mu_tilde, Eq. 7
     np.testing.assert_allclose(variance[1:], schedule.beta_tilde[1:].numpy() + weight**2 * error, rtol=1e-10)
+
+
+def test_a_shorter_chain_has_a_bound_of_its_own(run):
+    run.likelihood("test", [PAPER], chain=5)
+    n = N_TEST - len(INEXACT)
+    assert run.evaluations == 5 * n
+    short = run.store.get(bound_name("test", PAPER, chain=5), BoundAtoms)
+    assert short.terms.shape == (n, 5)
+    run.likelihood("test", [PAPER])
+    full = atoms(run)
+    np.testing.assert_array_equal(short.prior, full.prior)  # the chains end in the same x_T
+    kinds = [Likelihood(run, "test", chain=chain).key(PAPER) for chain in (None, 4, 5)]
+    assert len(set(kinds)) == 3
+    mu = again(run, diffusion__prediction="mu")
+    with pytest.raises(ValueError, match="a network that predicts mu knows the mean of its own chain only"):
+        mu.model(5)
 
 
 # Samples
@@ -334,11 +350,22 @@ def test_strided_and_ddim_samples_are_results_of_their_own(run):
         run.sample(4, steps=T + 1)
 
 
-def test_samples_that_are_not_finite_are_refused_by_number(run, monkeypatch):
-    monkeypatch.setattr(Counted, "evaluate", lambda self, x_t, timestep: x_t * torch.nan)
-    with pytest.raises(ValueError, match=r"samples 0 to 7 of .* are not finite"):
-        run.sample(10)
-    assert "samples" not in names(run)
+def test_samples_that_are_not_finite_are_a_result(run, monkeypatch):
+    """One of ten: it is named, counted, and the run shows as diverged; nothing is measured of it after that."""
+    original = Counted.evaluate
+
+    def evaluate(self, x_t, timestep):
+        output = original(self, x_t, timestep)
+        if len(x_t) == 2:  # the second batch: samples 8 and 9
+            output[1] = torch.nan
+        return output
+
+    monkeypatch.setattr(Counted, "evaluate", evaluate)
+    run.sample(10)
+    assert list(np.isnan(run.store.get("samples", Samples).out_of_range)) == [False] * 9 + [True]
+    log = run.store.get("training", TrainingLog)
+    assert log.diverged and log.reason == "1 of 10 samples are not finite, the first is 9 (seed 3)"
+    assert again(run).train().diverged
 
 
 def test_the_trajectory_ends_in_the_samples(run):
@@ -371,10 +398,10 @@ def keys(run, protocol=PAPER, samples=None, steps=T, method="ancestral"):
     """Return the keys of all results that a run would store."""
     optimal = combine(protocol, variance="optimal")
     return {
-        "bound": run._bound_key("test", protocol, False)[1],
-        "bound of training images": run._bound_key("train", protocol, False)[1],
-        "optimal bound": run._bound_key("test", optimal, False)[1],
-        "stratified bound": run._bound_key("test", protocol, True)[1],
+        "bound": Likelihood(run, "test").key(protocol),
+        "bound of training images": Likelihood(run, "train").key(protocol),
+        "optimal bound": Likelihood(run, "test").key(optimal),
+        "stratified bound": Likelihood(run, "test", few=True).key(protocol),
         "samples": run._sample_key(samples or run.spec.evaluation.n_samples, steps, method)[1],
         "progressive": run._progressive_key(),
         "interpolation": run._interpolation_key(3, 2),
@@ -466,12 +493,26 @@ def test_every_stage_says_whether_it_is_done(run):
         assert stage.done(run) == (name == "train")
 
 
-def test_jobs_are_grouped_by_their_list_alone(spec, tmp_path):
-    listed = [Job(tmp_path / str(i), spec, ("train",)) for i in range(6)]
-    found = [[job.name for job in group] for group in jobs.groups(listed, 2)]
-    assert found == [["0"], ["1", "2"], ["3", "4"], ["5"]]
-    assert jobs.groups([], 2) == []
-    assert [len(group) for group in jobs.groups(listed, 4, first_alone=False)] == [4, 2]
+@pytest.mark.slow
+def test_jobs_run_side_by_side_as_they_would_alone(spec, tmp_path, run):
+    listed = [
+        Job(tmp_path / name, override(spec, {"seed": seed}), ("train", "sample"), device="cpu")
+        for name, seed in [("a", "3"), ("b", "4")]
+    ]
+    missing = {job.name: jobs.pending(job) for job in listed}
+    seen, done = [], []
+    jobs.run_all(listed, missing, 2, lambda *event: seen.append(event), lambda job: done.append(job.name))
+    assert sorted(done) == ["a", "b"] and {name for name, *_ in seen} == {"a", "b"}
+    for job in listed:
+        alone = Run(tmp_path / "alone" / job.name, job.spec, HERE)
+        log = alone.train()
+        found = Store(job.folder / "results.h5")
+        np.testing.assert_allclose(found.get("training", TrainingLog).loss, log.loss, rtol=1e-4)  # of another number of threads
+        assert found.get("samples", Samples).images.shape == (TINY.evaluation.n_samples, 1, 8, 8)
+        assert jobs.pending(job) == []
+    stranger = Job(run.folder, override(spec, {"seed": "5"}), ("train",), device="cpu")
+    with pytest.raises(ValueError, match=r"belongs to another run \(seed: 3, not 5\)"):
+        jobs.run_all([stranger], {stranger.name: ["train"]}, 2, lambda *event: None, lambda job: None)
 
 
 # Two processes
