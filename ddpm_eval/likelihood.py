@@ -165,7 +165,8 @@ class Likelihood:
         times, first = stratified.pilot_times(schedule.timesteps), positions[: stratified.PILOT_IMAGES]
         pilot_pairs = _product(first, times)
         run.begin(f"bound {self.split}", (len(pilot_pairs) + len(positions) * per_image) * draws)
-        pilot, _ = self._pairs(readings[:1], pilot_pairs, draws)
+        # always read alike, so that no result depends on which others were measured with it
+        pilot, _ = self._pairs([run.model(self.chain).reading(PROTOCOLS["paper"])], pilot_pairs, draws)
         inclusion, chosen = stratified.select(
             pilot[0].reshape(len(first), -1), times, schedule.timesteps, len(positions), per_image, run.spec.seed
         )

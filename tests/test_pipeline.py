@@ -246,6 +246,16 @@ def test_the_stratified_bound_reads_the_full_ones_terms_at_a_fraction(run):
         assert (few.split, few.inexact_left_out) == ("test", 2)
 
 
+def test_a_stratified_bound_does_not_depend_on_what_is_measured_with_it(run):
+    """A kill between two protocols' results leaves the second to be measured alone."""
+    run.likelihood("test", [PAPER, EXACT], few=True)
+    together = atoms(run, protocol=EXACT, few=True)
+    run.store.path.unlink()
+    alone = again(run).likelihood("test", [EXACT], few=True).result(EXACT)
+    np.testing.assert_array_equal(alone.t, together.t)
+    np.testing.assert_array_equal(alone.terms, together.terms)
+
+
 def test_evaluations_are_given_over_all_images(run):
     n, pilot = N_TEST - len(INEXACT), stratified.PILOT_IMAGES * len(stratified.pilot_times(T))
     assert Likelihood(run, "test").with_evaluations(pilot + 5 * n + 3).evaluation.evaluations_per_image == 5
