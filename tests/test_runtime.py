@@ -14,6 +14,8 @@ from ddpm_eval import runtime
 from ddpm_eval.runtime import Runtime, global_seed
 from ddpm_eval.unet import UNet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
