@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.intervals import Estimate, difference, grouped_estimate, mean_estimate, share_interval
-from ddpm_eval.records import Array, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
+from ddpm_eval.records import Array, Baseline, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
 
 Atoms = BoundAtoms | StratifiedAtoms
 
@@ -228,6 +228,25 @@ def gap_table(train: Atoms, test: Atoms) -> pd.DataFrame:
         _add(frame, f"{name}_bits_per_dim", *np.array([_bounds(estimate) for estimate in estimates]).T)
     frame["n_train"], frame["n_test"] = len(train.image_id), len(test.image_id)
     return frame
+
+
+def baseline_table(atoms: Atoms, baseline: Baseline) -> pd.DataFrame:
+    """Compare a model's bound with a fitted Gaussian's: model, bits_per_dim, low, high, n_images.
+
+    Args:
+        atoms: the model's.
+        baseline: of the same data set.
+    """
+    bits = baseline.dimensions * math.log(2)
+    rows = []
+    for name, values in {
+        "this model, bound": bound_values(atoms)["total"],
+        "Gaussian, likelihood": baseline.nll / bits,
+        "Gaussian, bound": baseline.bound / bits,
+    }.items():
+        estimate = mean_estimate(values)
+        rows.append((name, float(estimate.value), *map(float, estimate.interval()), len(values)))
+    return pd.DataFrame(rows, columns=["model", "bits_per_dim", "low", "high", "n_images"])
 
 
 def protocol_table(results: Sequence[Atoms], trained_variance: str, floors: Sequence[float] | None = None) -> pd.DataFrame:

@@ -7,11 +7,11 @@ and continue from them after a kill. Under torchrun every process runs the stage
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ddpm_eval.diffusion import ReverseProcess, Schedule, evenly_spaced, make_sc
 from ddpm_eval.likelihood import Likelihood
 from ddpm_eval.records import (
     Array,
+    Baseline,
     Interpolations,
     Reals,
     Record,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 CHUNK_IMAGES = 32  # images whose bound is one unit of restart
 PROGRESSIVE_STEPS = 20
 N_REALS = 64
+PIXEL_BATCH = 256
 
 
 @dataclass
@@ -160,25 +162,41 @@ class Run:
         return task
 
     def sample(self, n: int | None = None, steps: int | None = None, method: sampling.Method = "ancestral") -> Array:
-        """Draw samples (the preset's number by default) and return the images, uint8."""
+        """Return the first n samples (the preset's number by default), uint8; only those not stored yet are drawn."""
         n, steps = n or self.spec.evaluation.n_samples, steps or self.spec.diffusion.timesteps
-        name, key = self._sample_key(n, steps, method)
-        if self.has(name, key):
-            return self.store.get(name, Samples).images
-        began, size = time.monotonic(), self.batch_size
-        chunks = self.chunks(name, digest(key, size))
-        chain = sampling.Chain(self.process(steps), self.spec.seed, method)
-        self.share(chunks, _ranges(n, size), lambda ids: self._draw(chain, ids), "sample", n * steps, steps)
-        arrays = self.collect(chunks, _ranges(n, size))
-        if arrays is not None:
-            bad = np.flatnonzero(np.isnan(arrays["out_of_range"]))
-            if len(bad):
-                self._diverge(f"{len(bad)} of {n} samples are not finite, the first is {bad[0]} (seed {self.spec.seed})")
-            record = Samples(**arrays, method=method, sampling_steps=steps, seed=self.spec.seed)
-            self.put(name, record, key=key, seconds=time.monotonic() - began)
-            chunks.clear()
-        self.runtime.barrier()
-        return self.store.get(name, Samples).images
+        name, key = self._sample_key(steps, method)
+        stored = self.store.get(name, Samples) if self.has(name, key) else None
+        have = 0 if stored is None else len(stored.images)
+        self.runtime.barrier()  # all have looked before one begins to write
+        if have < n:
+            began, pieces = time.monotonic(), _ranges(have, n, self.batch_size)
+            chunks = self.chunks(name, digest(key, have, n, self.batch_size))
+            chain = sampling.Chain(self.process(steps), self.spec.seed, method)
+            self.share(chunks, pieces, lambda ids: self._draw(chain, ids), "sample", (n - have) * steps, steps)
+            drawn = self.collect(chunks, pieces)
+            if drawn is not None:
+                self._keep(stored, drawn, name, key, (steps, method), time.monotonic() - began)
+                chunks.clear()
+            self.runtime.barrier()
+        return self.store.get(name, Samples).images[:n]
+
+    def _keep(
+        self, stored: Samples | None, drawn: dict[str, Array], name: str, key: str, chain: tuple[int, str], seconds: float
+    ) -> None:
+        """Store new samples behind those that are stored."""
+        if stored is not None:
+            drawn = {field: np.concatenate([getattr(stored, field), value]) for field, value in drawn.items()}
+        bad = np.flatnonzero(np.isnan(drawn["out_of_range"]))
+        if len(bad):
+            count = len(drawn["images"])
+            self._diverge(f"{len(bad)} of {count} samples are not finite, the first is {bad[0]} (seed {self.spec.seed})")
+        record = Samples(**drawn, method=chain[1], sampling_steps=chain[0], seed=self.spec.seed)
+        self.put(name, record, key=key, seconds=seconds)
+
+    def has_samples(self) -> bool:
+        """Tell whether the preset's number of samples is stored."""
+        name, key = self._sample_key(self.spec.diffusion.timesteps, "ancestral")
+        return self.has(name, key) and len(self.store.get(name, Samples).images) >= self.spec.evaluation.n_samples
 
     def progressive(self) -> None:
         """Keep x0_hat over the reverse process of the first few samples (Fig. 6)."""
@@ -192,6 +210,42 @@ class Run:
             record = Trajectory(t=np.array(times), x_0_hat=data.to_pixels(estimates).cpu().numpy())
             self.put("progressive", record, key=self._progressive_key(), seconds=time.monotonic() - began)
         self.runtime.barrier()
+
+    def baseline(self) -> None:
+        """Fit a Gaussian to the training images and compute its exact likelihood and bound of the test images."""
+        if not self.has("baseline", self._baseline_key()) and self.runtime.main:
+            from ddpm_eval.oracle import Gaussian
+
+            began, n = time.monotonic(), len(self.train_images)
+            task = Likelihood(self, "test")
+            gaussian = Gaussian.fit(_pixels(self.train_images, np.arange(n)))
+            schedule, variance = make_schedule(self.spec.diffusion), self._baseline_variance
+            nll, total = [], []
+            for x_0 in _pixels(self.test_images, task.positions):
+                atoms = gaussian.expected_atoms(schedule, schedule.fixed_variance(variance), x_0)
+                nll.append(gaussian.dequantised_nll(x_0).numpy())
+                total.append((atoms.terms.sum(1) + atoms.prior).numpy())
+            record = Baseline(
+                image_id=self.test_images.ids[task.positions],
+                nll=np.concatenate(nll),
+                bound=np.concatenate(total),
+                split="test",
+                variance=variance,
+                dimensions=int(np.prod(self.shape)),
+                n_train=n,
+            )
+            self.put("baseline", record, key=self._baseline_key(), seconds=time.monotonic() - began)
+        self.runtime.barrier()
+
+    @property
+    def _baseline_variance(self) -> Literal["fixed-large", "fixed-small"]:
+        name = self.spec.diffusion.variance
+        return name if name == "fixed-small" else "fixed-large"
+
+    def _baseline_key(self) -> str:
+        diffusion = self.spec.diffusion
+        chain = (diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end, self._baseline_variance)
+        return digest(self.train_images.digest, self.test_images.digest, *chain)
 
     def interpolate(self, t: int | None = None, pairs: int = 4) -> None:
         """Interpolate between the first test images in the latent space of time ``t``, T / 2 by default (Fig. 8)."""
@@ -228,7 +282,7 @@ class Run:
 
             began = time.monotonic()
             record = quality.measure(
-                self.store.get("samples", Samples).images,
+                self.store.get("samples", Samples).images[: self.spec.evaluation.n_samples],
                 self.train_images,
                 self._extractor(inception_weights),
                 test=self.test_images,
@@ -274,10 +328,10 @@ class Run:
             fixed_small=schedule.fixed_variance("fixed-small").numpy()[1:],
         )
 
-    def _sample_key(self, n: int, steps: int, method: str) -> tuple[str, str]:
+    def _sample_key(self, steps: int, method: str) -> tuple[str, str]:
         full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
         name = "samples" if full else f"samples-{method}-{steps}"
-        return name, digest(self.weights, n, self.spec.seed, steps, method, self.runtime.precision)
+        return name, digest(self.weights, self.spec.seed, steps, method, self.runtime.precision)
 
     def _progressive_key(self) -> str:
         return digest(self.weights, self.spec.evaluation.n_progressive, self.spec.seed, self.runtime.precision)
@@ -291,7 +345,8 @@ class Run:
     def _quality_key(self, inception_weights: Path | None) -> str:
         samples = self._entry("samples")
         weights = None if inception_weights is None else hashlib.sha256(inception_weights.read_bytes()).hexdigest()
-        splits = self.spec.evaluation.n_score_splits
+        evaluation = self.spec.evaluation
+        splits = (evaluation.n_samples, evaluation.n_score_splits)
         return digest(samples and samples.key, self.train_images.digest, self.test_images.digest, weights, splits)
 
     # Shared by the stages
@@ -423,10 +478,11 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
         "bound-test-stratified": _bound_stage("test", named, few=True),
         "bound-test-chains": _bound_stage("test", CHAIN_PROTOCOLS, few=True, chains=CHAINS),
         "sample": Stage(
-            lambda run: run.has(*run._sample_key(run.spec.evaluation.n_samples, run.spec.diffusion.timesteps, "ancestral")),
+            Run.has_samples,
             Run.sample,
         ),
         "progressive": Stage(lambda run: run.has("progressive", run._progressive_key()), Run.progressive),
+        "baseline": Stage(lambda run: run.has("baseline", run._baseline_key()), Run.baseline),
         "interpolate": Stage(
             lambda run: run.has("interpolation", run._interpolation_key(run.spec.diffusion.timesteps // 2, 4)), Run.interpolate
         ),
@@ -436,6 +492,12 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
     }
 
 
+def _pixels(images: ImageSet, positions: Array) -> Iterator[Tensor]:
+    """Yield images in [-1, 1] in batches."""
+    for batch in np.array_split(positions, -(-len(positions) // PIXEL_BATCH)):
+        yield data.to_model_range(torch.from_numpy(images.take(batch)))
+
+
 def open_run(folder: Path, runtime: Runtime, **options: Any) -> Run:  # noqa: ANN401
     """Return the run whose checkpoint lies in ``folder``; raise ValueError if there is none."""
     if not (folder / checkpoints.FILE_NAME).exists():
@@ -443,5 +505,5 @@ def open_run(folder: Path, runtime: Runtime, **options: Any) -> Run:  # noqa: AN
     return Run(folder, checkpoints.load(folder, prefixes=()).spec, runtime, **options)
 
 
-def _ranges(n: int, size: int) -> list[range]:
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+def _ranges(first: int, end: int, size: int) -> list[range]:
+    return [range(start, min(start + size, end)) for start in range(first, end, size)]

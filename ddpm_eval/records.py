@@ -184,6 +184,19 @@ class FeatureStatistics(Record):
 
 
 @record
+class Baseline(Record):
+    """A Gaussian fitted to the training images as a model of a split: what any network should beat. No noise is drawn."""
+
+    image_id: Array = array("image", "id", "stable ids within the split")
+    nll: Array = array("image", "nats per image", "negative log likelihood, images spread over their 8-bit bins")
+    bound: Array = array("image", "nats per image", "expected bound of its exact denoiser: unclipped, exact decoder")
+    split: str
+    variance: str
+    dimensions: int
+    n_train: int
+
+
+@record
 class Quality(Record):
     """Sample quality under one protocol, with 95% intervals (``_low``, ``_high``); NaN where a number was not asked for.
 

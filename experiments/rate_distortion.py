@@ -2,14 +2,14 @@
 
 from ddpm_eval import analyse, render, stratified
 from ddpm_eval.jobs import Job
-from ddpm_eval.records import BoundAtoms, StratifiedAtoms, bound_name
+from ddpm_eval.records import Baseline, BoundAtoms, StratifiedAtoms, bound_name
 from ddpm_eval.report import Section
 from ddpm_eval.spec import CHAIN_PROTOCOLS, CHAINS, PROTOCOLS, Protocol
 from experiments import published
 from experiments.presets import MAIN_CELL
 from experiments.workspace import Workspace, floor_sum, variance_floors
 
-STAGES = ("train", "bound-train", "bound-test-protocols", "bound-test-chains")
+STAGES = ("train", "baseline", "bound-train", "bound-test-protocols", "bound-test-chains")
 
 
 def jobs(workspace: Workspace) -> list[Job]:
@@ -41,6 +41,14 @@ def section(workspace: Workspace) -> Section:
             f"{workspace.beside_paper()}",
         ),
     ]
+    baseline = workspace.result("baseline", Baseline)
+    if baseline is not None:
+        caption = (
+            f"The model's bound beside a Gaussian fitted to the {baseline.n_train} training images: its exact negative log "
+            "likelihood (images spread over their 8-bit bins), and the exact bound of its exact denoiser (unclipped, exact "
+            f"decoder, {baseline.variance}, no noise drawn); {spec.data.name} test set, 95% intervals over images."
+        )
+        tables.append(render.write_table(analyse.baseline_table(atoms, baseline), workspace.tables / "baseline", caption))
     figures = [
         render.write_figure(
             render.plot_rate_distortion(curve, paper),

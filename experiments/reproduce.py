@@ -14,6 +14,7 @@ from experiments.workspace import Workspace
 MAIN_STAGES = (
     "train",
     "reals",
+    "baseline",
     "bound-train",
     "bound-test-protocols",
     "sample",
@@ -33,6 +34,8 @@ UNITS = {
     "Reals": "8-bit levels",
     "Trajectory": "8-bit levels",
     "Interpolations": "8-bit levels",
+    "Baseline": "nats per image",
+    "Neighbours": "8-bit levels; feature units",
 }
 
 DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "pair": "pairs", "t": "steps"}

@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -73,7 +75,7 @@ class Progress:
         self.done: dict[tuple[str, str], int] = {}
         self.doing: dict[str, str] = {}
         everything = sum(sum(stages.values()) for stages in self.total.values())
-        self.bar = tqdm(total=everything, unit="eval", unit_scale=True, disable=not shown, smoothing=0.05, dynamic_ncols=True)
+        self.bar = tqdm(total=everything, unit="eval", unit_scale=True, disable=not shown, smoothing=0.05, **_pace())
 
     def __enter__(self) -> "Progress":
         return self
@@ -90,7 +92,7 @@ class Progress:
         self.bar.update(units - self.done.get((job, stage), 0))
         self.done[job, stage] = units
         self.doing[job] = f"{job} {stage} {100 * done // total}%"
-        self.bar.set_postfix_str("; ".join(self.doing.values()))
+        self.bar.set_postfix_str("; ".join(self.doing.values()), refresh=False)
 
     def finished(self, job: str) -> None:
         """Note that a job is done."""
@@ -120,12 +122,17 @@ def bar() -> Callable[[str, int, int], None]:
 
     def show(stage: str, done: int, total: int) -> None:
         if stage not in bars:
-            bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, dynamic_ncols=True)
+            bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, **_pace())
         bars[stage].update(done - bars[stage].n)
         if done >= total:
             bars[stage].close()
 
     return show
+
+
+def _pace() -> dict[str, Any]:
+    """Refresh a terminal's bar often, a log file's seldom."""
+    return {"dynamic_ncols": True, "mininterval": 0.2 if sys.stderr.isatty() else 15.0}
 
 
 def _workers(workspace: Workspace) -> int:

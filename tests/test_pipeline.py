@@ -310,6 +310,7 @@ def test_a_sample_depends_neither_on_their_number_nor_on_the_batches(run):
     """Batches of another size round differently in float32: by one level of 256 at the most, in few elements."""
     images = run.sample(10)
     for size, n in [(3, 10), (8, 5), (16, 13)]:
+        run.store.path.unlink()
         other = again(run)
         other.size = size
         found = other.sample(n)
@@ -355,6 +356,16 @@ def test_another_number_of_samples_does_not_take_over_an_incomplete_last_chunk(r
     found = again(run).sample(n)
     assert len(found) == n
     np.testing.assert_array_equal(found, expected)
+
+
+def test_more_samples_are_drawn_behind_those_that_are_stored(run):
+    few = run.sample(10)
+    more = again(run)
+    images = more.sample(13)
+    assert more.evaluations == 3 * T
+    np.testing.assert_array_equal(images[:10], few)
+    np.testing.assert_array_equal(again(run, limit=0).sample(5), few[:5])
+    assert len(run.store.get("samples", Samples).images) == 13
 
 
 def test_strided_and_ddim_samples_are_results_of_their_own(run):
@@ -413,7 +424,7 @@ def test_interpolations_are_between_test_images(run):
 # What a result depends on
 
 
-def keys(run, protocol=PAPER, samples=None, steps=T, method="ancestral"):
+def keys(run, protocol=PAPER, steps=T, method="ancestral"):
     """Return the keys of all results that a run would store."""
     optimal = combine(protocol, variance="optimal")
     return {
@@ -421,7 +432,7 @@ def keys(run, protocol=PAPER, samples=None, steps=T, method="ancestral"):
         "bound of training images": Likelihood(run, "train").key(protocol),
         "optimal bound": Likelihood(run, "test").key(optimal),
         "stratified bound": Likelihood(run, "test", few=True).key(protocol),
-        "samples": run._sample_key(samples or run.spec.evaluation.n_samples, steps, method)[1],
+        "samples": run._sample_key(steps, method)[1],
         "progressive": run._progressive_key(),
         "interpolation": run._interpolation_key(3, 2),
         "reals": run._reals_key(),
@@ -435,7 +446,7 @@ BOUNDS = {name for name in ALL if "bound" in name}
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"evaluation__n_samples": 11}, {"samples"}),
+        ({"evaluation__n_samples": 11}, set()),  # only those that are missing are drawn
         ({"evaluation__n_train_images": 7}, {"bound of training images", "optimal bound"}),
         ({"evaluation__evaluations_per_image": 5}, {"stratified bound"}),
         ({"evaluation__n_progressive": 3}, {"progressive"}),
@@ -456,7 +467,6 @@ def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_others(run, change,
         ({"protocol": combine(PAPER, draws=2)}, BOUNDS),
         ({"protocol": combine(PAPER, clip=False)}, BOUNDS),
         ({"protocol": combine(PAPER, decoder="exact")}, BOUNDS),
-        ({"samples": 11}, {"samples"}),
         ({"steps": 5}, {"samples"}),
         ({"method": "ddim"}, {"samples"}),
     ],
