@@ -50,12 +50,12 @@ class Likelihood:
 
     @property
     def positions(self) -> Array:
-        """The positions that are scored: bit-exact images; of the training set a fixed random subset."""
-        exact = np.flatnonzero(~np.isin(self.images.ids, self.images.inexact))
-        if self.split == "train":
-            n = min(self.run.spec.evaluation.n_train_images, len(exact))
-            exact = np.sort(np.random.default_rng(0).permutation(exact)[:n])
-        return exact
+        """The positions that are scored: bit-exact images; where the specification limits their number, a fixed random subset."""
+        exact, evaluation = np.flatnonzero(~np.isin(self.images.ids, self.images.inexact)), self.run.spec.evaluation
+        limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
+        if limit is None or limit >= len(exact):
+            return exact
+        return np.sort(np.random.default_rng(0).permutation(exact)[:limit])
 
     def name(self, protocol: Protocol) -> str:
         """Return the name under which a protocol's result is stored."""

@@ -245,7 +245,8 @@ class Run:
     def _baseline_key(self) -> str:
         diffusion = self.spec.diffusion
         chain = (diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end, self._baseline_variance)
-        return digest(self.train_images.digest, self.test_images.digest, *chain)
+        limit = self.spec.evaluation.n_test_images
+        return digest(self.train_images.digest, self.test_images.digest, limit, *chain)
 
     def interpolate(self, t: int | None = None, pairs: int = 4) -> None:
         """Interpolate between the first test images in the latent space of time ``t``, T / 2 by default (Fig. 8)."""

@@ -117,6 +117,7 @@ class EvaluationSpec(Frozen):
 
     n_samples: int = Field(ge=2)
     n_train_images: int = Field(ge=2, description="training images whose bound is evaluated beside the test set's")
+    n_test_images: int | None = Field(default=None, ge=2, description="test images whose bound is evaluated; null: all")
     n_progressive: int = Field(default=8, ge=1, description="samples whose x0_hat is kept over the reverse process")
     n_score_splits: int = Field(default=10, ge=1)
     evaluations_per_image: int = Field(default=20, ge=2, description="of the stratified estimator")
