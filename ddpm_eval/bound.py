@@ -12,7 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_eval.diffusion import Network, ReverseProcess, Schedule, decoder_term, kl_term, prior_kl, q_sample
+from ddpm_eval.diffusion import (
+    Network,
+    ReverseProcess,
+    ReverseStep,
+    Schedule,
+    decoder_term,
+    kl_from_error,
+    prior_kl,
+    q_posterior_mean,
+    q_sample,
+)
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.records import Array
 from ddpm_eval.spec import Decoder, Prediction, Protocol
@@ -91,16 +101,27 @@ def evaluate(
         bad = int((~finite).nonzero()[0])
         raise ValueError(f"the network's output is not finite at t = {int(t[bad])} for image {int(ids[bad])}")
     last = (t == 1).nonzero()[:, 0]
+    posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
+    estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}  # readings that clip alike share all but the variance
     terms, errors = [], []
     for reading in readings:
-        step = reading.process.read(output, x_t, t)
-        term = kl_term(schedule, step, x_0, x_t, t)
+        process = reading.process
+        if process.clip not in estimates:
+            step = process.read(output, x_t, t)
+            estimates[process.clip] = step, (posterior_mean - step.mean).square()
+        step, mean_error = estimates[process.clip]
+        log_variance = process.variance.log()[t] if isinstance(process.variance, Tensor) else step.log_variance
+        term = kl_from_error(schedule, mean_error, log_variance, t)
         if len(last):
-            at_last = replace(step, mean=step.mean[last], log_variance=step.log_variance[last])
+            at_last = replace(step, mean=step.mean[last], log_variance=_per_element(log_variance, x_0)[last])
             term[last] = decoder_term(at_last, x_0[last], reading.decoder)
         terms.append(term)
         errors.append((step.x_0_hat - x_0).square().flatten(1).mean(1))
     return torch.stack(terms), torch.stack(errors)
+
+
+def _per_element(log_variance: Tensor, like: Tensor) -> Tensor:
+    return log_variance if log_variance.ndim == like.ndim else log_variance.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def evaluate_pairs(

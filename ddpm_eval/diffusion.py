@@ -238,10 +238,10 @@ class ReverseProcess:
 # The variational bound
 
 
-def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
-    """Return KL(q || p) of diagonal Gaussians per element, nats."""
+def gaussian_kl(error: Tensor, log_variance_q: Tensor, log_variance_p: Tensor, count: int = 1) -> Tensor:
+    """Return KL(q || p) of ``count`` independent Gaussians of equal variances whose means' squared errors sum to ``error``."""
     ratio = log_variance_q - log_variance_p
-    return 0.5 * (torch.expm1(ratio) - ratio + (mean_q - mean_p).square() * torch.exp(-log_variance_p))
+    return 0.5 * (count * (torch.expm1(ratio) - ratio) + error * torch.exp(-log_variance_p))
 
 
 def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decoder = "exact") -> Tensor:
@@ -276,10 +276,28 @@ def kl_term(schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: 
     Returns:
         Nats per image, shape ``[batch]``.
     """
+    error = (q_posterior_mean(schedule, x_0, x_t, t) - step.mean).square()
+    return kl_from_error(schedule, error, step.log_variance, t)
+
+
+def kl_from_error(schedule: Schedule, error: Tensor, log_variance: Tensor, t: Tensor) -> Tensor:
+    """Return `kl_term` from the squared error of the mean, ``(mu_tilde - mu)^2``.
+
+    Args:
+        schedule: of the chain.
+        error: per element, ``[batch, channels, side, side]``.
+        log_variance: of p, per element, or ``[batch]`` where it is isotropic.
+        t: times, ``[batch]`` or ``[1]``.
+
+    Returns:
+        Nats per image, shape ``[batch]``.
+    """
     beta_tilde = schedule.beta_tilde.clone()
     beta_tilde[:2] = 1.0  # q(x_0 | x_1, x_0) has no density
-    mean = q_posterior_mean(schedule, x_0, x_t, t)
-    return gaussian_kl(mean, at(beta_tilde.log(), t, x_0), step.mean, step.log_variance).flatten(1).sum(1)
+    log_beta_tilde = at(beta_tilde.log(), t, error)
+    if log_variance.ndim == error.ndim:
+        return gaussian_kl(error, log_beta_tilde, log_variance).flatten(1).sum(1)
+    return gaussian_kl(error.flatten(1).sum(1), log_beta_tilde.flatten(), log_variance, error[0].numel())
 
 
 def decoder_term(step: ReverseStep, x_0: Tensor, decoder: Decoder) -> Tensor:

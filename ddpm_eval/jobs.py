@@ -45,6 +45,8 @@ class Job:
 
 OnProgress = Callable[[str, str, int, int], None]
 """Called with the job's name, the stage, the work done and the work in all."""
+STORED = " stored"
+"""Ends the stage's name in the progress call that says that its result is stored."""
 
 
 def run_all(
@@ -94,6 +96,7 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
             run.progress = lambda _, done, total, stage=stage: progress(stage, done, total)  # type: ignore[misc]
             if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
                 known[stage].perform(run)
+                progress(stage + STORED, 1, 1)
             if stage == "train" and run.train().diverged:
                 break
 

@@ -50,7 +50,7 @@ class Likelihood:
 
     @property
     def positions(self) -> Array:
-        """The positions that are scored: bit-exact images; where the specification limits their number, a fixed random subset."""
+        """The positions that are scored: bit-exact images, or a fixed random subset where the specification limits them."""
         exact, evaluation = np.flatnonzero(~np.isin(self.images.ids, self.images.inexact)), self.run.spec.evaluation
         limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
         if limit is None or limit >= len(exact):
@@ -161,7 +161,8 @@ class Likelihood:
 
     def _stratified(self, protocols: Sequence[Protocol], readings: Sequence[bound.Reading]) -> list[Record]:
         run, positions, draws = self.run, self.positions, protocols[0].draws
-        schedule, per_image = readings[0].process.schedule, run.spec.evaluation.evaluations_per_image
+        schedule = readings[0].process.schedule
+        per_image = min(run.spec.evaluation.evaluations_per_image, schedule.timesteps)
         times, first = stratified.pilot_times(schedule.timesteps), positions[: stratified.PILOT_IMAGES]
         pilot_pairs = _product(first, times)
         run.begin(f"bound {self.split}", (len(pilot_pairs) + len(positions) * per_image) * draws)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddpm_eval.jobs import Job, pending, run_all
+from ddpm_eval.jobs import STORED, Job, pending, run_all
 from ddpm_eval.spec import RunSpec
 from experiments import reproduce
 from experiments.workspace import Workspace
@@ -49,7 +49,17 @@ def perform(
     main = int(os.environ.get("RANK", "0")) == 0
     if any(missing.values()):
         with Progress(todo, missing, main) as progress:
-            run_all(todo, missing, _workers(workspace), progress.update, lambda job: _arrived(job, workspace, progress, main))
+
+            def on_progress(name: str, stage: str, done: int, total: int) -> None:
+                progress.update(name, stage, done, total)
+                if stage == FIRST_RESULT and name == todo[0].name:
+                    _arrived(todo[0], workspace, progress, main)
+
+            def on_done(job: Job) -> None:
+                progress.finished(job.name)
+                _arrived(job, workspace, progress, main)
+
+            run_all(todo, missing, _workers(workspace), on_progress, on_done)
     if not main:
         return None
     page = reproduce.write(workspace)
@@ -59,6 +69,10 @@ def perform(
             echo(path.read_text())
     echo(f"Report: {page}")
     return page
+
+
+FIRST_RESULT = "quality" + STORED
+"""The stage of the first job after which its results are shown at once; what comes later deepens them."""
 
 
 class Progress:
@@ -85,7 +99,7 @@ class Progress:
 
     def update(self, job: str, stage: str, done: int, total: int) -> None:
         """Note that a stage of a job has come to ``done`` of ``total``."""
-        expected = self.total[job].get(stage)
+        expected = self.total[job].get(stage)  # None of a stage that was not expected, or that says it is stored
         if expected is None or total == 0:
             return
         units = round(expected * min(1.0, done / total))
@@ -143,7 +157,6 @@ def _workers(workspace: Workspace) -> int:
 
 
 def _arrived(job: Job, workspace: Workspace, progress: Progress, main: bool) -> None:
-    progress.finished(job.name)
     if not main:
         return
     page = reproduce.write(workspace)

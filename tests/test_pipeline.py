@@ -514,7 +514,8 @@ def test_a_job_is_brought_through_its_stages_once(spec, tmp_path):
     for stage in {"train", "bound-train", "bound-test-protocols", "bound-test-stratified", "sample"}:
         work = [(done, total) for name, done, total in seen if name == stage]
         assert work == sorted(work) and work[-1][0] == work[-1][1], stage  # it ends at all of it, and never goes back
-    assert {name for name, *_ in seen} <= set(STAGES)
+    assert {name for name, *_ in seen} <= {*STAGES, *(stage + jobs.STORED for stage in STAGES)}
+    assert [name for name, *_ in seen if name.endswith(jobs.STORED)] == [stage + jobs.STORED for stage in STAGES]
 
 
 def test_every_stage_says_whether_it_is_done(run):

@@ -93,13 +93,13 @@ def test_features_with_exact_moments():
 
 
 def plant_kl(monkeypatch):
-    term = bound.kl_term
-    monkeypatch.setattr(bound, "kl_term", lambda *a: 0.98 * term(*a))
+    term = bound.kl_from_error
+    monkeypatch.setattr(bound, "kl_from_error", lambda *a: 0.98 * term(*a))
 
 
 def plant_half(monkeypatch):
-    term = bound.kl_term
-    monkeypatch.setattr(bound, "kl_term", lambda *a: 0.5 * term(*a))
+    term = bound.kl_from_error
+    monkeypatch.setattr(bound, "kl_from_error", lambda *a: 0.5 * term(*a))
 
 
 def plant_decoder(monkeypatch):
