@@ -58,7 +58,7 @@ _SHAPES: dict[str, tuple[str, int, int, bool, int, tuple[int, ...], int, tuple[i
 
 #  name                       steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train images
 _TRAINING: dict[str, tuple[int, int, float, int, float, int, Variance, int, int]] = {
-    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    180),
+    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100),
     "mnist":                  (   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000),
     "cifar10":                (  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000),
     "cifar10-small":          (  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000),

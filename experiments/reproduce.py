@@ -46,18 +46,32 @@ def jobs(workspace: Workspace) -> list[Job]:
     return [workspace.job(MAIN_CELL, MAIN_STAGES), *ablation.jobs(workspace)[1:]]
 
 
-def write(workspace: Workspace) -> Path:
-    """Write the report of a preset from what is stored; return the path of its page."""
-    sections = [
-        sample_quality.section(workspace),
-        ablation.section(workspace),
-        rate_distortion.section(workspace),
-        rate_distortion.protocols_section(workspace),
-        rate_distortion.chains_section(workspace),
-        progressive.section(workspace),
-        interpolation.section(workspace),
-        training.section(workspace),
-    ]
+MAIN_SECTIONS = (
+    rate_distortion.section,
+    rate_distortion.protocols_section,
+    rate_distortion.chains_section,
+    progressive.section,
+    interpolation.section,
+)
+"""Sections that depend on the paper's model alone."""
+
+
+def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = None) -> Path:
+    """Write the report of a preset from what is stored; return the path of its page.
+
+    Args:
+        workspace: where.
+        kept: sections of the paper's model that an earlier call in this process rendered; filled and reused while that model's
+            results do not change.
+    """
+    kept = {} if kept is None else kept
+    results = workspace.folder() / "results.h5"
+    stamp = results.stat().st_mtime_ns if results.exists() else 0
+    if stamp not in kept:
+        kept.clear()
+        kept[stamp] = [section(workspace) for section in MAIN_SECTIONS]
+    overview = [sample_quality.section(workspace), ablation.section(workspace)]
+    sections = [*overview, *kept[stamp], training.section(workspace)]
     spec = workspace.spec()
     summary = {
         "Preset": spec.preset,

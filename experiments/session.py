@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ddpm_eval.jobs import STORED, Job, pending, run_all
+from ddpm_eval.report import Section
 from ddpm_eval.spec import RunSpec
 from experiments import reproduce
 from experiments.workspace import Workspace
@@ -47,22 +48,23 @@ def perform(
         return None
     todo = [job for job in todo if missing[job.name]] and todo
     main = int(os.environ.get("RANK", "0")) == 0
+    kept: dict[int, list[Section]] = {}
     if any(missing.values()):
         with Progress(todo, missing, main) as progress:
 
             def on_progress(name: str, stage: str, done: int, total: int) -> None:
                 progress.update(name, stage, done, total)
                 if stage == FIRST_RESULT and name == todo[0].name:
-                    _arrived(todo[0], workspace, progress, main)
+                    _arrived(todo[0], workspace, progress, kept, main)
 
             def on_done(job: Job) -> None:
                 progress.finished(job.name)
-                _arrived(job, workspace, progress, main)
+                _arrived(job, workspace, progress, kept, main)
 
             run_all(todo, missing, _workers(workspace), on_progress, on_done)
     if not main:
         return None
-    page = reproduce.write(workspace)
+    page = reproduce.write(workspace, kept)
     for name in tables:
         path = workspace.tables / f"{name}.md"
         if path.exists():
@@ -156,9 +158,9 @@ def _workers(workspace: Workspace) -> int:
     return 1 if on_gpu else os.cpu_count() or 1
 
 
-def _arrived(job: Job, workspace: Workspace, progress: Progress, main: bool) -> None:
+def _arrived(job: Job, workspace: Workspace, progress: Progress, kept: dict[int, list[Section]], main: bool) -> None:
     if not main:
         return
-    page = reproduce.write(workspace)
+    page = reproduce.write(workspace, kept)
     summary = reproduce.summary(workspace, job)
     progress.bar.write(f"{job.name}: {summary} ({page})")

@@ -1,0 +1,284 @@
+"""The command line: the contract's commands on a tiny run, and one sentence with exit code 2 for every user error."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import cli
+from ddpm_eval.spec import PROTOCOLS
+from experiments.presets import DEVIATIONS, NAMES, TABLE_2, preset, run_name
+from experiments.published import table_2
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = {
+    "network.base_channels": "8",
+    "train.steps": "12",
+    "train.checkpoint_steps": "4",
+    "train.batch_size": "16",
+    "diffusion.timesteps": "20",
+    "evaluation.n_samples": "80",
+    "evaluation.n_train_images": "8",
+    "evaluation.n_test_images": "24",
+    "evaluation.evaluations_per_image": "4",
+}
+SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    if result.exit_code != code:
+        pytest.fail(f"exit code {result.exit_code}, not {code}: {result.output} {result.exception!r}")
+    return result.output
+
+
+def refuse(*arguments):
+    """Return the one sentence with which a call is refused."""
+    output = call(*arguments, code=2)
+    assert "Traceback" not in output
+    return output
+
+
+def folders(folder):
+    return ["--runs", folder / "runs", "--reports", folder / "reports"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a folder in which ``reproduce`` has run at its smallest, and what it printed."""
+    folder = tmp_path_factory.mktemp("made")
+    run = subprocess.run(
+        [sys.executable, "cli.py", "reproduce", *map(str, folders(folder)), *SETTINGS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return folder, run.stdout
+
+
+def main_run(folder):
+    spec = preset("digits", settings=TINY)
+    return folder / "runs" / "digits" / run_name(spec)
+
+
+# The contract
+
+
+@pytest.mark.slow
+def test_reproduce_prints_the_tables_and_the_reports_path(made):
+    folder, output = made
+    report = Path(re.search(r"Report: (.*)", output)[1])
+    assert report.is_file() and report.parent.parent == folder / "reports"
+    assert "rate" in output and "reverse steps" in output and "eps" in output
+
+
+@pytest.mark.slow
+def test_tables_have_the_columns_that_scripts_rely_on(made):
+    folder = next((made[0] / "reports").iterdir()) / "tables"
+    expected = {
+        "table2": "prediction objective variance status score score_std frechet_distance frechet_distance_low "
+        "frechet_distance_high bits_per_dim bits_per_dim_low bits_per_dim_high n_samples features "
+        "paper_inception_score paper_fid",
+        "split": "quantity bits_per_dim low high n_images split variance paper_bits_per_dim",
+        "table4": "reverse_steps t rate_bits_per_dim rmse_255 paper_rate_bits_per_dim paper_rmse_255",
+    }
+    for name, columns in expected.items():
+        found = list(pd.read_csv(folder / f"{name}.csv").columns)
+        assert found[: len(columns.split())] == columns.split(), name
+        assert (folder / f"{name}.md").exists() and (folder / f"{name}.tex").exists()
+    table = pd.read_csv(folder / "table2.csv")
+    assert len(table) == len(table_2()) == len(TABLE_2) == 6 and set(table["status"]) <= {"ok", "diverged"}
+    split = pd.read_csv(folder / "split.csv").set_index("quantity")["bits_per_dim"]
+    assert split[["rate", "distortion", "prior"]].sum() == pytest.approx(split["total"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_figures_come_as_png_and_pdf_with_their_numbers(made):
+    folder = next((made[0] / "reports").iterdir()) / "figures"
+    names = {path.stem for path in folder.glob("*.png")}
+    assert {"samples", "rate_distortion", "progressive", "table2", "terms", "interpolation", "estimators"} <= names
+    assert names == {path.stem for path in folder.glob("*.pdf")} == {path.stem for path in folder.glob("*.csv")}
+
+
+@pytest.mark.slow
+def test_a_second_call_and_report_only_render(made):
+    folder, output = made
+    stores = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")}
+    again = call("reproduce", *folders(folder), *SETTINGS)
+    assert again.split("Report:")[0] == output.split("\n\nReport:")[0].split("Report:")[0] or "Report:" in again
+    call("report", *folders(folder), *SETTINGS)
+    assert stores == {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")}
+
+
+@pytest.mark.slow
+def test_commands_on_one_run(made, tmp_path):
+    folder = main_run(made[0])
+    shown = call("show", folder)
+    assert "bound/test/paper" in shown and "nats per image" in shown and "samples" in shown
+    text = call("likelihood", folder, "--protocol", "exact", "--variance", "fixed-small", "--draws", "2")
+    assert "total" in text and "exact+fixed-small+2-draws" in text and "2 draws" in text
+    text = call("likelihood", folder, "--estimator", "stratified", "--evaluations", "400")
+    assert "stratified estimator" in text
+    assert "too few" in refuse("likelihood", folder, "--estimator", "stratified", "--evaluations", "10")
+    assert "belong to --estimator stratified" in refuse("likelihood", folder, "--evaluations", "400")
+    call("sample", folder, "-n", "5", "--png", tmp_path / "png", "--npz", tmp_path / "samples.npz")
+    assert len(list((tmp_path / "png").glob("*.png"))) == 5
+    assert np.load(tmp_path / "samples.npz")["arr_0"].shape == (5, 8, 8, 1)
+    call("sample", folder, "-n", "4", "--steps", "5", "--method", "ddim")
+    assert "frechet_distance" in call("quality", folder)
+    assert "P(sample nearer" in call("neighbours", folder, "--out", tmp_path / "nearest")
+    call("interpolate", folder, "--t", "7", "--pairs", "2", "--out", tmp_path / "between")
+    assert (tmp_path / "between.png").exists() and (tmp_path / "nearest.png").exists()
+    call("export-checkpoint", folder, "--out", tmp_path / "diffusers")
+    call("import-checkpoint", tmp_path / "diffusers", "--out", tmp_path / "imported" / "digits" / "run", "--data", "digits")
+    call("likelihood", tmp_path / "imported" / "digits" / "run", "--set", "evaluation.n_test_images=4")
+
+
+@pytest.mark.slow
+def test_a_damaged_result_or_checkpoint_is_named(made, tmp_path):
+    folder = main_run(made[0])
+    for name, arguments in {"results.h5": ["show"], "checkpoint.safetensors": ["likelihood"]}.items():
+        copy = tmp_path / name
+        copy.mkdir()
+        for file in ("results.h5", "checkpoint.safetensors"):
+            content = (folder / file).read_bytes()
+            (copy / file).write_bytes(content[: len(content) // 2] if file == name else content)
+        assert name in refuse(*arguments, copy)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_preset_is_refused(made, tmp_path):
+    spec = preset("digits")
+    target = tmp_path / "runs" / "digits" / run_name(spec)
+    target.mkdir(parents=True)
+    for file in ("results.h5", "checkpoint.safetensors"):
+        (target / file).write_bytes((main_run(made[0]) / file).read_bytes())
+    message = refuse("rate-distortion", *folders(tmp_path))
+    assert "belongs to another run" in message and "network.base_channels" in message
+
+
+def test_presets_lists_every_preset_with_its_parameters():
+    output = call("presets")
+    assert all(name in output for name in NAMES) and set(DEVIATIONS) == set(NAMES)
+    assert "35,746,307" in output and "113,673,219" in output
+
+
+def test_dry_run_prints_and_makes_nothing(tmp_path):
+    output = call("ablation", "--dry-run", *folders(tmp_path), "--set", "train.steps=7")
+    assert output.count("to do: train") == len(TABLE_2) and '"steps": 7' in output
+    assert not list(tmp_path.iterdir())
+    assert '"prediction": "x0"' in call("train", "--dry-run", "--prediction", "x0", *folders(tmp_path))
+
+
+# User errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["reproduce", "--preset", "mnits"], "there is no preset 'mnits'"),
+        (["reproduce", "--data", "digitz"], "digitz"),
+        (["reproduce", "--data", "folder:/no/such/folder"], "/no/such/folder"),
+        (["reproduce", "--set", "train.stepz=5"], "there is no option 'train.stepz' (did you mean train.steps"),
+        (["reproduce", "--set", "train.steps=many"], "train.steps is 'many'"),
+        (["reproduce", "--set", "train.steps"], "--set takes KEY=VALUE"),
+        (["reproduce", "--set", "train.steps=0"], "train.steps is 0"),
+        (["ablation", "--set", "diffusion.prediction=mu"], "contradicts the ablation"),
+        (["train", "--set", "diffusion.variance=learned"], "a learned variance needs objective vlb"),
+        (["train", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["sample", "/no/such/run"], "holds no checkpoint.safetensors"),
+        (["sample", "/no/such/run", "--preset", "digits"], "not both"),
+        (["show", "/no/such/run"], "there is no results file"),
+        (["quality", "--images", "/no/such/images", "--data", "digits"], "/no/such/images"),
+        (["quality", "--images", "/no/such/images"], "--images needs --data"),
+        (["import-checkpoint", "/no/such/model", "--out", "/tmp/never"], "/no/such/model"),
+    ],
+)
+def test_user_errors_are_one_sentence(arguments, sentence, tmp_path):
+    extra = folders(tmp_path) if arguments[0] in ("reproduce", "ablation", "train") else []
+    assert sentence in refuse(*arguments, *extra)
+    assert not list(tmp_path.rglob("*.h5")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_missing_gpu_is_said(tmp_path):
+    assert "no CUDA device" in refuse("train", "--device", "cuda", *folders(tmp_path), *SETTINGS)
+
+
+def test_folders_of_images_that_cannot_be_used(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    arguments = ["train", "--data", f"folder:{images}", *folders(tmp_path)]
+    assert "no images" in refuse(*arguments)
+    for i, side in enumerate([8, 8, 12]):
+        Image.fromarray(np.full((side, side), 99, np.uint8)).save(images / f"{i}.png")
+    assert "2.png" in refuse(*arguments)
+    (images / "2.png").write_bytes(b"not an image")
+    assert "2.png" in refuse(*arguments)
+
+
+def test_too_few_samples_are_refused_before_anything_is_trained(tmp_path):
+    few = [*SETTINGS, "--set", "evaluation.n_samples=20"]
+    assert "20" in refuse("ablation", *folders(tmp_path), *few)
+    assert not list(tmp_path.rglob("checkpoint.safetensors"))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    assert str(tmp_path / "runs") in refuse("train", *folders(tmp_path), *SETTINGS)
+
+
+# Interruption
+
+
+def start(folder, *settings):
+    arguments = [sys.executable, "cli.py", "train", *map(str, folders(folder)), *SETTINGS, *settings]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((folder / "runs").rglob("checkpoint.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_run_continues(tmp_path, sent, code):
+    process = start(tmp_path, "--set", "train.steps=100000")
+    os.kill(process.pid, sent)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    if sent == signal.SIGINT:
+        assert "the same command continues where it was" in error and "Traceback" not in error
+    checkpoint = next((tmp_path / "runs").rglob("checkpoint.safetensors"))
+    before = checkpoint.stat().st_mtime_ns
+    output = call("train", *folders(tmp_path), *SETTINGS, "--set", "train.steps=100000", "--max-minutes", "0.02")
+    assert "stopped after" in output and checkpoint.stat().st_mtime_ns > before
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_run_do_not_mix(tmp_path):
+    process = start(tmp_path, "--set", "train.steps=100000")
+    try:
+        message = refuse("train", *folders(tmp_path), *SETTINGS, "--set", "train.steps=100000")
+        assert f"in use by another process (pid {process.pid})" in message
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_protocols_named_on_the_command_line_exist():
+    names = next(p for p in cli.likelihood.params if p.name == "protocol").type.choices
+    assert list(names) == list(PROTOCOLS)
