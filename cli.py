@@ -236,7 +236,7 @@ def neighbours(out: Path, **options: Any) -> None:  # noqa: ANN401
 
 @main.command()
 @run_options
-@click.option("--t", "time", type=click.IntRange(1), help="Time of the latent space (default T / 2).")
+@click.option("--t", "time", type=click.IntRange(1), help="Time of the latent space (default T / 4).")
 @click.option("--pairs", type=click.IntRange(1), default=4, show_default=True, help="Pairs of test images.")
 @click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
 def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None:  # noqa: ANN401

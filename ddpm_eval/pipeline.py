@@ -249,8 +249,8 @@ class Run:
         return digest(self.train_images.digest, self.test_images.digest, limit, *chain)
 
     def interpolate(self, t: int | None = None, pairs: int = 4) -> None:
-        """Interpolate between the first test images in the latent space of time ``t``, T / 2 by default (Fig. 8)."""
-        t = t or self.spec.diffusion.timesteps // 2
+        """Interpolate between the first test images in the latent space of time ``t``, T / 4 by default (Fig. 8)."""
+        t = t or self.spec.diffusion.timesteps // 4
         if not 1 <= t <= self.spec.diffusion.timesteps:
             raise ValueError(f"t is {t}, but this chain has times 1 to {self.spec.diffusion.timesteps}")
         if not 1 <= pairs <= len(self.test_images) // 2:
@@ -485,7 +485,7 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
         "progressive": Stage(lambda run: run.has("progressive", run._progressive_key()), Run.progressive),
         "baseline": Stage(lambda run: run.has("baseline", run._baseline_key()), Run.baseline),
         "interpolate": Stage(
-            lambda run: run.has("interpolation", run._interpolation_key(run.spec.diffusion.timesteps // 2, 4)), Run.interpolate
+            lambda run: run.has("interpolation", run._interpolation_key(run.spec.diffusion.timesteps // 4, 4)), Run.interpolate
         ),
         "quality": Stage(
             lambda run: run.has("quality", run._quality_key(inception_weights)), lambda run: run.quality(inception_weights)

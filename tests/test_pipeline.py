@@ -415,7 +415,7 @@ def test_interpolations_are_between_test_images(run):
     found = run.store.get("interpolation", Interpolations)
     np.testing.assert_array_equal(found.source, run.test_images.array[:2])
     np.testing.assert_array_equal(found.target, run.test_images.array[2:4])
-    assert found.t == T // 2 and found.images.shape == (11, 2, 1, 8, 8)
+    assert found.t == T // 4 and found.images.shape == (11, 2, 1, 8, 8)
     for t, pairs in [(T + 1, 2), (None, 0), (None, 11)]:
         with pytest.raises(ValueError, match=r"this chain has times 1 to|pairs asked for"):
             run.interpolate(t, pairs)
