@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -243,23 +244,40 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 # Interruption
 
 
-def start(folder, *settings):
-    arguments = [sys.executable, "cli.py", "train", *map(str, folders(folder)), *SETTINGS, *settings]
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def training(folder):
+    """Run a training that would take long, from its first checkpoint on; kill it in the end."""
+    long = ["--set", "train.steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", "train", *map(str, folders(folder)), *SETTINGS, *long],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
+    try:
+        _wait_for_checkpoint(process, folder)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wait_for_checkpoint(process, folder):
     deadline = time.monotonic() + 120
     while not list((folder / "runs").rglob("checkpoint.safetensors")):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.05)
-    return process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_stopped_run_continues(tmp_path, sent, code):
-    process = start(tmp_path, "--set", "train.steps=100000")
-    os.kill(process.pid, sent)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code
+    with training(tmp_path) as process:
+        os.kill(process.pid, sent)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == code
     if sent == signal.SIGINT:
         assert "the same command continues where it was" in error and "Traceback" not in error
     checkpoint = next((tmp_path / "runs").rglob("checkpoint.safetensors"))
@@ -270,13 +288,9 @@ def test_a_stopped_run_continues(tmp_path, sent, code):
 
 @pytest.mark.slow
 def test_two_commands_on_one_run_do_not_mix(tmp_path):
-    process = start(tmp_path, "--set", "train.steps=100000")
-    try:
+    with training(tmp_path) as process:
         message = refuse("train", *folders(tmp_path), *SETTINGS, "--set", "train.steps=100000")
         assert f"in use by another process (pid {process.pid})" in message
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_protocols_named_on_the_command_line_exist():
