@@ -97,7 +97,7 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
             if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
                 known[stage].perform(run)
                 progress(stage + STORED, 1, 1)
-            if stage == "train" and run.train().diverged:
+            if stage in ("train", "sample") and run.train().diverged:
                 break
 
 

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ddpm_eval.feature_metrics import QualityProtocol
     from ddpm_eval.features import Extractor
 
-CHUNK_IMAGES = 32  # images whose bound is one unit of restart
 PROGRESSIVE_STEPS = 20
 N_REALS = 64
 PIXEL_BATCH = 256

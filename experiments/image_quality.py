@@ -74,7 +74,7 @@ def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> 
 
 def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool) -> str:
     """Measure images under protocols and against splits; return a table with the captions that the numbers need."""
-    shelf = Store(subject.runs / "reference_statistics.h5")
+    shelf = Store(subject.runs / "classifiers" / "statistics.h5")  # the one that the pipeline fills
     results = {}
     for protocol in protocols:
         for split in references:

@@ -46,20 +46,24 @@ def perform(
             echo(f"{job.folder}: to do: {', '.join(missing[job.name]) or 'nothing'}")
             echo(json.dumps(job.spec.model_dump(mode="json"), indent=2))
         return None
-    todo = [job for job in todo if missing[job.name]] and todo
     main = int(os.environ.get("RANK", "0")) == 0
     kept: dict[int, list[Section]] = {}
     if any(missing.values()):
         with Progress(todo, missing, main) as progress:
 
+            def show(job: Job) -> None:
+                if main:
+                    page = reproduce.write(workspace, kept)
+                    progress.bar.write(f"{job.name}: {reproduce.summary(workspace, job)} ({page})")
+
             def on_progress(name: str, stage: str, done: int, total: int) -> None:
                 progress.update(name, stage, done, total)
                 if stage == FIRST_RESULT and name == todo[0].name:
-                    _arrived(todo[0], workspace, progress, kept, main)
+                    show(todo[0])
 
             def on_done(job: Job) -> None:
                 progress.finished(job.name)
-                _arrived(job, workspace, progress, kept, main)
+                show(job)
 
             run_all(todo, missing, _workers(workspace), on_progress, on_done)
     if not main:
@@ -156,11 +160,3 @@ def _workers(workspace: Workspace) -> int:
 
     on_gpu = workspace.device.startswith("cuda") or (workspace.device == "auto" and torch.cuda.is_available())
     return 1 if on_gpu else os.cpu_count() or 1
-
-
-def _arrived(job: Job, workspace: Workspace, progress: Progress, kept: dict[int, list[Section]], main: bool) -> None:
-    if not main:
-        return
-    page = reproduce.write(workspace, kept)
-    summary = reproduce.summary(workspace, job)
-    progress.bar.write(f"{job.name}: {summary} ({page})")

@@ -518,6 +518,15 @@ def test_a_job_is_brought_through_its_stages_once(spec, tmp_path):
     assert [name for name, *_ in seen if name.endswith(jobs.STORED)] == [stage + jobs.STORED for stage in STAGES]
 
 
+def test_a_job_whose_samples_diverge_ends_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "evaluate", lambda self, x_t, timestep: x_t * torch.nan)
+    job = Job(tmp_path / "run", TINY, ("train", "sample", "progressive"), device="cpu")
+    jobs.execute(job, None, lambda *arguments: None)
+    store = Store(tmp_path / "run" / "results.h5")
+    assert store.get("training", TrainingLog).diverged
+    assert "progressive" not in {entry.name for entry in store.entries()} and jobs.pending(job) == []
+
+
 def test_every_stage_says_whether_it_is_done(run):
     for name, stage in stages().items():
         assert stage.done(run) == (name == "train")
