@@ -71,7 +71,7 @@ def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = N
         kept.clear()
         kept[stamp] = [section(workspace) for section in MAIN_SECTIONS]
     overview = [sample_quality.section(workspace), ablation.section(workspace)]
-    sections = [*overview, *kept[stamp], training.section(workspace)]
+    sections = [*overview, *kept[stamp], sample_quality.every_figure(workspace), training.section(workspace)]
     spec = workspace.spec()
     summary = {
         "Preset": spec.preset,

@@ -10,7 +10,7 @@ SHOWN = 64
 
 
 def section(workspace: Workspace) -> Section:
-    """Render the sample grid and the table of quality figures."""
+    """Render the sample grid."""
     samples, reals = workspace.result("samples", Samples), workspace.result("reals", Reals)
     if samples is None:
         return Section("Samples")
@@ -25,10 +25,16 @@ def section(workspace: Workspace) -> Section:
     figure = render.write_figure(
         render.plot_samples(panels), analyse.pixel_table(panels), workspace.figures / "samples", caption
     )
+    return Section("Samples", "", [], [figure])
+
+
+def every_figure(workspace: Workspace) -> Section:
+    """Render the table of all quality figures of all runs."""
+    title = "Sample quality of every run"
     found = {workspace.spec(cell).cell: workspace.result("quality", Quality, cell) for cell in TABLE_2}
     results = {name: quality for name, quality in found.items() if quality is not None}
     if not results:
-        return Section("Samples", "", [], [figure])
+        return Section(title)
     first = next(iter(results.values()))
     table = render.write_table(
         analyse.quality_table(results),
@@ -36,4 +42,4 @@ def section(workspace: Workspace) -> Section:
         f"Sample quality of every run; {first.caption}. The reference distance is that of the test to the training images.",
     )
     caveats = sorted({quality.caveat for quality in results.values() if quality.caveat})
-    return Section("Samples", "\n\n".join(caveats), [table], [figure])
+    return Section(title, "\n\n".join(caveats), [table])
