@@ -1,9 +1,9 @@
 """The results file: one HDF5 file per run, the only place that imports h5py.
 
 A result is a record in a group of its own. `put` copies the file, adds the group, marks it complete, and renames the copy
-into place, so that a reader never sees half a result and a kill loses at most the result being written. Work in progress
-is kept by `Chunks`, one small file per chunk, each written under a temporary name and renamed; any number of processes can
-write chunks, and a finished chunk is never computed again.
+into place, so that a reader never sees half a result and a kill loses at most the result being written. Processes that
+write to one file take turns. Work in progress is kept by `Chunks`, one small file per chunk, each written under a temporary
+name and renamed; any number of processes can write chunks, and a finished chunk is never computed again.
 """
 
 import datetime
@@ -59,7 +59,7 @@ class Store:
         self.path = path
 
     def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, Any]) -> None:
-        """Store a record under ``name`` (replacing what is there), atomically.
+        """Store a record under ``name`` (replacing what is there), atomically; writers of one file wait for each other.
 
         Args:
             name: group path such as ``bound/test/paper``.
@@ -70,10 +70,9 @@ class Store:
         Raises:
             ValueError: if what is there is unreadable, or the disk is full or not writable; what is there is then untouched.
         """
-        if self.path.exists():
-            self._check()
-        with _replacing(self.path) as temporary:
+        with _turn(self.path), _replacing(self.path) as temporary:
             if self.path.exists():
+                self._check()
                 shutil.copyfile(self.path, temporary)
             else:
                 temporary.write_bytes(_empty_file())
@@ -272,12 +271,25 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - whatever HDF5 held
 
 
 @contextmanager
+def _turn(final: Path) -> Iterator[None]:
+    """Wait for every other process that writes ``final``: each copies, adds and renames, so that two at once would lose one."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lock = final.with_name(f".{final.name}.lock").open("a")
+    except OSError as error:
+        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
+    with lock:  # closing it lets the next one in, as does the end of the process
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _replacing(final: Path) -> Iterator[Path]:
     """Give the name of a temporary file that becomes ``final`` if the block succeeds, and is removed if it fails."""
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for stale in final.parent.glob(f"{final.name}.*.tmp"):  # of a writer that was killed; there is but one at a time
+        for stale in final.parent.glob(f"{final.name}.*.tmp"):  # of a writer that was killed; a living one has its turn
             stale.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb") as file:

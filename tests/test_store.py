@@ -56,6 +56,11 @@ def assert_equal(found, expected):
             assert type(a) is type(b) and (a == b or (a != a and b != b)), field.name
 
 
+def visible(folder):
+    """List the files in and below a folder, but for locks."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
 @pytest.fixture
 def results(tmp_path):
     return Store(tmp_path / "run" / "results.h5")
@@ -142,7 +147,7 @@ def test_a_truncated_file_is_a_sentence_for_readers_and_writers(results, share):
         with pytest.raises(ValueError, match=r"results\.h5 is not a readable HDF5 file \(truncated\?"):
             use()
     assert results.path.read_bytes() == content[: int(share * len(content))]
-    assert [path.name for path in results.path.parent.iterdir()] == ["results.h5"]
+    assert visible(results.path.parent) == [results.path]
 
 
 def test_something_else_under_the_files_name_is_a_sentence(results):
@@ -217,10 +222,10 @@ def images(n):
 """
 
 
-def child(code, *arguments):
+def child(code, *arguments, stdin=None):
     """Start a process on the library; it has sys.argv[1:] = arguments."""
     program = PREAMBLE + textwrap.dedent(code)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
 
@@ -251,7 +256,7 @@ def test_a_kill_in_the_middle_of_put_loses_only_what_was_being_put(results, mome
     assert list(results.path.parent.glob("*.tmp"))  # the test was what it says
     results.put("b", images(), key="2", provenance={})
     assert [entry.name for entry in results.entries()] == (["b"] if fresh else ["a", "b"])
-    assert [path.name for path in results.path.parent.iterdir()] == ["results.h5"]
+    assert visible(results.path.parent) == [results.path]
 
 
 def test_a_reader_keeps_the_file_it_opened(results):
@@ -299,7 +304,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_everything_as_it_was(results, what
     name = "results.h5" if what == "put" else "000001.h5"
     assert output.startswith(f"cannot write {results.path.parent}") and f"{name} (disk full, or no permission?)" in output
     assert results.path.read_bytes() == before
-    files = [path for path in results.path.parent.rglob("*") if path.is_file()]
+    files = visible(results.path.parent)
     assert files == [results.path]
 
 
@@ -344,6 +349,27 @@ def test_two_processes_cannot_hold_a_run(tmp_path):
     with exclusive(tmp_path):
         with pytest.raises(ValueError, match=f"pid {os.getpid()}"), exclusive(tmp_path):
             pass
+
+
+def test_processes_that_write_one_file_at_once_lose_nothing(results):
+    code = """
+    path, name = sys.argv[1:]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for index in range(20):
+        Store(Path(path)).put(f"{name}/{index}", images(2), key="k", provenance={})
+    """
+    writers = [child(code, results.path, name, stdin=subprocess.PIPE) for name in "abcd"]
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 4
+    failures = []
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        failures.append(writer.communicate(timeout=120)[1])
+    assert failures == [""] * 4
+    assert len(results.entries()) == 80
+    assert not list(results.path.parent.glob("*.tmp"))
 
 
 def test_the_lock_is_released_when_the_work_fails(tmp_path):
