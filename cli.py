@@ -145,7 +145,7 @@ def train(
     if not resume and run.checkpoint.exists():
         raise UserError(f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
     log = _holding(run, lambda: run.train(max_minutes))
-    click.echo(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
+    _say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
 
 
 @main.command()
@@ -198,7 +198,7 @@ def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     choices = {key: options.pop(key) for key in ("protocol", "variance", "clip", "decoder", "draws")}
     effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain")}
     run = _opened(**options)
-    click.echo(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
+    _say(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
 
 
 quality_options = _options(
@@ -220,7 +220,7 @@ def quality(protocols: Sequence[str], references: Sequence[str], allow_singular:
     from experiments import image_quality as experiment
 
     subject = _subject(**options)
-    click.echo(experiment.measure(subject, protocols, references, allow_singular))
+    _say(experiment.measure(subject, protocols, references, allow_singular))
 
 
 @main.command()
@@ -231,7 +231,7 @@ def neighbours(out: Path, **options: Any) -> None:  # noqa: ANN401
     """Fig. 15: the training images nearest to each sample, and whether samples are copies."""
     from experiments import image_quality as experiment
 
-    click.echo(experiment.nearest(_subject(**options), out))
+    _say(experiment.nearest(_subject(**options), out))
 
 
 @main.command()
@@ -245,7 +245,8 @@ def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None
 
     run = _opened(**options)
     _holding(run, lambda: run.interpolate(time, pairs))
-    click.echo(f"{experiment.draw(run.store, out).stem}.png")
+    if run.runtime.main:
+        click.echo(f"{experiment.draw(run.store, out).stem}.png")
 
 
 @main.command()
@@ -317,6 +318,15 @@ def export_checkpoint(run: Path, layout: Any, out: Path) -> None:  # noqa: ANN40
     click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")
 
 
+def _say(text: str) -> None:
+    """Print on one of the processes, and end their group."""
+    from ddpm_eval.runtime import stop
+
+    if int(os.environ.get("RANK", "0")) == 0:
+        click.echo(text)
+    stop()
+
+
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
@@ -352,7 +362,7 @@ def _run(folder: Path, device: str, data_root: Path | None, spec: Any = None, pr
     from experiments.session import bar
 
     here = runtime.start(device, precision=precision)
-    progress = bar() if here.main else runtime.silent
+    progress = bar()
     if spec is None:
         return open_run(folder, here, data_root=data_root, progress=progress)
     return Run(folder, spec, here, data_root, progress)
@@ -389,6 +399,7 @@ def _subject(
     **options: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
     from experiments import image_quality as experiment
+    from experiments.session import bar
 
     weights = {"inception_weights": inception_weights, "inception": inception or inception_weights is not None}
     if images is None:
@@ -397,7 +408,7 @@ def _subject(
         raise UserError("name --images or a run, not both")
     if data is None:
         raise UserError("--images needs --data, the data set to compare with (such as --data cifar10)")
-    return experiment.Subject(images, data, options["runs"], options["data_root"], options["device"], **weights)
+    return experiment.Subject(images, data, options["runs"], options["data_root"], options["device"], **weights, progress=bar())
 
 
 def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm_eval import data, features, quality
+from ddpm_eval import data, features, quality, runtime
 from ddpm_eval.spec import DataSpec
 
 
@@ -26,9 +26,9 @@ def main() -> None:
     train, test = (data.load(DataSpec(name="digits", channels=1, side=8), split) for split in ("train", "test"))
     with tempfile.TemporaryDirectory() as folder:
         if arguments.inception_weights:
-            extractor = features.inception(arguments.inception_weights, device=arguments.device)
+            extractor = features.inception(arguments.inception_weights, runtime=runtime.start(arguments.device))
         else:
-            extractor = features.classifier(train, test, Path(folder), device=arguments.device)
+            extractor = features.classifier(train, test, Path(folder), runtime=runtime.start(arguments.device))
     images = quality.ArrayImages(train.take(np.arange(arguments.images) % len(train)))
     turns = {"bare forward": bare(extractor, images), "extraction": lambda: quality.collect(images, extractor)}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -36,18 +36,18 @@ def main() -> None:
         turn()
     for _ in range(arguments.rounds):
         for name, turn in turns.items():
-            seconds[name].append(timed(turn, extractor.device))
+            seconds[name].append(timed(turn, extractor.runtime.device))
     for name, values in seconds.items():
         print(f"{name:13} {arguments.images / statistics.median(values):10.1f} images/s")
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
-    print(f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {extractor.device})")
+    print(f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {extractor.runtime.device})")
 
 
 def bare(extractor: features.Extractor, images: features.Images) -> Callable[[], None]:
     """Return a turn that passes prepared batches through the network."""
     index = np.split(np.arange(len(images)), range(extractor.batch_size, len(images), extractor.batch_size))
     batches = [features.match_channels(torch.from_numpy(images.take(i)), extractor.channels) for i in index]
-    batches = [batch.to(extractor.device) for batch in batches]
+    batches = [batch.to(extractor.runtime.device) for batch in batches]
 
     def turn() -> None:
         with torch.inference_mode():

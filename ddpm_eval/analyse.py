@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.intervals import Estimate, difference, grouped_estimate, mean_estimate, share_interval
-from ddpm_eval.records import Array, Baseline, BoundAtoms, Quality, StratifiedAtoms, TrainingLog
+from ddpm_eval.records import Array, Baseline, BoundAtoms, Neighbours, Quality, QualityCurve, StratifiedAtoms, TrainingLog
 
 Atoms = BoundAtoms | StratifiedAtoms
 
@@ -470,6 +470,64 @@ def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
             rows.append((run, metric, value, *bounds, n, quality.features, quality.reference))
     frame = pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "n", "features", "reference"])
     return frame[frame["value"].notna()].reset_index(drop=True)
+
+
+def memorisation_table(found: Neighbours) -> pd.DataFrame:
+    """State per space the probability that a sample is nearer to its training neighbour than a held-out image to its own."""
+    rows = []
+    for space, unit in (("pixel", "8-bit levels"), ("feature", "feature units")):
+        numbers = [getattr(found, f"{space}_memorisation{end}") for end in ("", "_low", "_high")]
+        distance, held_out = getattr(found, f"{space}_distance"), getattr(found, f"held_out_{space}_distance")
+        rows.append((space, *numbers, np.median(distance[:, 0]), np.median(held_out), unit, found.n_samples, found.n_held_out))
+    columns = ["space", "memorisation", "memorisation_low", "memorisation_high", "median_distance", "median_held_out_distance"]
+    return pd.DataFrame(rows, columns=[*columns, "unit", "n_samples", "n_held_out"])
+
+
+def table1(rows: Sequence[Mapping[str, object]], paper: pd.DataFrame) -> pd.DataFrame:
+    """Join measured models with the paper's Table 1: quality with the features it was measured in, bits/dim, data set.
+
+    Args:
+        rows: of the measured models, each with columns of the result and intervals as ``_low`` and ``_high``.
+        paper: the literature's rows, all of CIFAR-10 and in Inception's features.
+    """
+    names = {"inception_score": "score", "fid": "frechet_distance", "nll_is_bound": "is_bound"}
+    names |= {f"nll_{split}_bits_per_dim": f"{split}_bits_per_dim" for split in ("test", "train")}
+    known = paper.drop(columns=["source", "inception_score_std"]).rename(columns=names)
+    known = known.assign(features="Inception", data="CIFAR-10")
+    known["is_bound"] = known["is_bound"].where(known["test_bits_per_dim"].notna(), None)
+    frame = pd.concat([pd.DataFrame(rows), known.astype(object)], ignore_index=True)
+    first = ["model", "data", "conditional", "features", "score", "frechet_distance", "test_bits_per_dim", "train_bits_per_dim"]
+    return frame[[*first, *(column for column in frame if column not in first)]]
+
+
+def quality_over_time(curve: QualityCurve, timesteps: int) -> pd.DataFrame:
+    """List the quality of x0_hat over the reverse process: t, reverse_steps, distance and score with intervals."""
+    frame = _curve_frame(curve)
+    frame.insert(0, "reverse_steps", timesteps - curve.position + 1)
+    frame.insert(0, "t", curve.position)
+    return frame
+
+
+def quality_over_steps(curves: Sequence[QualityCurve]) -> pd.DataFrame:
+    """List the quality of samples against the number of steps: method, steps, seconds_per_image, distance, score."""
+    frames = []
+    for curve in curves:
+        frame = _curve_frame(curve)
+        for name, values in (
+            ("seconds_per_image", curve.seconds_per_image),
+            ("steps", curve.position),
+            ("method", curve.method),
+        ):
+            frame.insert(0, name, values)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _curve_frame(curve: QualityCurve) -> pd.DataFrame:
+    columns = [f"{metric}{end}" for metric in ("frechet_distance", "score") for end in ("", "_low", "_high")]
+    return pd.DataFrame({name: getattr(curve, name) for name in columns}).assign(
+        n_samples=curve.n_samples, features=curve.features
+    )
 
 
 def training_curve(log: TrainingLog, points: int = 300) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 
 from ddpm_eval.data import ImageSet, import_torchvision, to_model_range
 from ddpm_eval.randomness import derive_seed
-from ddpm_eval.runtime import Progress, global_seed, silent
+from ddpm_eval.runtime import ALONE, Progress, Runtime, global_seed, silent
 
 import_torchvision()  # makes the next line possible
 
@@ -171,7 +172,7 @@ class Extractor:
         resize: what the network does to the images' size.
         batch_size: images per pass that use at most about 1 GB.
         module: the network, ``uint8 images -> (features, logits)``.
-        device: on which it runs.
+        runtime: where it runs; its processes share the work.
     """
 
     name: str
@@ -186,7 +187,7 @@ class Extractor:
     resize: str
     batch_size: int
     module: Callable[[Tensor], tuple[Tensor, ...]]
-    device: torch.device
+    runtime: Runtime
 
     @property
     def is_inception(self) -> bool:
@@ -196,15 +197,22 @@ class Extractor:
     def extract(
         self, images: Images, *, batch_size: int | None = None, progress: Progress = silent
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Yield features ``[batch, width]`` and logits ``[batch, classes]`` of all images, in order."""
+        """Yield features ``[batch, width]`` and logits ``[batch, classes]`` of all images, in order, on every process."""
         batch_size = batch_size or self.batch_size
-        for first in range(0, len(images), batch_size):
-            index = np.arange(first, min(first + batch_size, len(images)))
-            batch = torch.from_numpy(images.take(index)).to(self.device)
-            with torch.inference_mode():
-                features, logits = self.module(match_channels(batch, self.channels))
-            yield features.cpu().numpy(), logits.cpu().numpy()
-            progress("features", first + len(index), len(images))
+        done = 0
+        for features, logits in self.runtime.in_order(
+            range(0, len(images), batch_size), partial(self._batch, images, batch_size)
+        ):
+            yield features, logits
+            done += len(features)
+            progress("features", done, len(images))
+
+    def _batch(self, images: Images, batch_size: int, first: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        index = np.arange(first, min(first + batch_size, len(images)))
+        batch = torch.from_numpy(images.take(index)).to(self.runtime.device)
+        with torch.inference_mode():
+            features, logits = self.module(match_channels(batch, self.channels))
+        return features.cpu().numpy(), logits.cpu().numpy()
 
 
 def match_channels(images: Tensor, channels: int) -> Tensor:
@@ -233,7 +241,7 @@ def classifier(
     cache: Path,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    runtime: Runtime = ALONE,
     progress: Progress = silent,
 ) -> Extractor:
     """Return the data set's classifier, trained on its labels unless ``cache`` already holds it.
@@ -243,17 +251,17 @@ def classifier(
         test: images with labels for the reported accuracy.
         cache: folder of trained classifiers; created if needed.
         seed: of initialisation, order and shifts.
-        device: on which it is trained and runs.
+        runtime: where it is trained (by one process) and runs.
         progress: called while it trains.
 
     Raises:
         ValueError: if labels are absent, or the test set has classes that the training set lacks.
     """
-    device = torch.device(device)
     path = classifier_path(train, test, cache, seed=seed)
-    if not path.exists():
-        _write_classifier(path, *_train_classifier(train, test, seed, device, progress))
-    return load_classifier(path, device=device)
+    if runtime.main and not path.exists():
+        _write_classifier(path, *_train_classifier(train, test, seed, runtime.device, progress))
+    runtime.barrier()
+    return load_classifier(path, runtime=runtime)
 
 
 def classifier_path(train: ImageSet, test: ImageSet, cache: Path, *, seed: int) -> Path:
@@ -268,7 +276,7 @@ def classifier_name(data: str) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', own.lower()).strip('-')}-classifier"
 
 
-def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extractor:
+def load_classifier(path: Path, *, runtime: Runtime = ALONE) -> Extractor:
     """Load a classifier written by `classifier`, registering it with torch-fidelity.
 
     Raises:
@@ -278,7 +286,7 @@ def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extrac
     name = classifier_name(facts.data)
     if name not in FEATURE_EXTRACTORS_REGISTRY:
         torch_fidelity.register_feature_extractor(name, DatasetClassifier)
-    module = DatasetClassifier(name, CLASSIFIER_LAYERS, feature_extractor_weights_path=str(path)).to(device)
+    module = DatasetClassifier(name, CLASSIFIER_LAYERS, feature_extractor_weights_path=str(path)).to(runtime.device)
     return Extractor(
         name=name,
         weights_path=path,
@@ -292,13 +300,11 @@ def load_classifier(path: Path, *, device: torch.device | str = "cpu") -> Extrac
         resize="none",
         batch_size=256,
         module=module,
-        device=torch.device(device),
+        runtime=runtime,
     )
 
 
-def inception(
-    weights: Path | None = None, *, logits_layer: str = "logits_unbiased", device: torch.device | str = "cpu"
-) -> Extractor:
+def inception(weights: Path | None = None, *, logits_layer: str = "logits_unbiased", runtime: Runtime = ALONE) -> Extractor:
     """Return torch-fidelity's Inception network, the only one whose numbers are called FID and Inception score.
 
     The file is read without executing pickled code, whatever it claims to be.
@@ -307,14 +313,14 @@ def inception(
         weights: file in torch-fidelity's or pytorch-fid's layout (.pth or .safetensors); None downloads torch-fidelity's
             file into torch's cache and verifies its checksum.
         logits_layer: ``logits_unbiased`` (without the last layer's bias, as the paper's score) or ``logits``.
-        device: on which it runs.
+        runtime: where it runs.
 
     Raises:
         ValueError: if the file is missing, or holds another network.
     """
     path = download_inception() if weights is None else weights
     state = _read_tensors(path)
-    module = _build_inception(state, path, (INCEPTION_LAYERS[0], logits_layer)).to(device)
+    module = _build_inception(state, path, (INCEPTION_LAYERS[0], logits_layer)).to(runtime.device)
     return Extractor(
         name=INCEPTION,
         weights_path=path,
@@ -328,7 +334,7 @@ def inception(
         resize="299x299, bilinear as in TensorFlow 1",
         batch_size=64,
         module=module,
-        device=torch.device(device),
+        runtime=runtime,
     )
 
 

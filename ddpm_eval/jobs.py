@@ -84,20 +84,21 @@ def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], N
     """Bring one run through its stages in this process."""
     from ddpm_eval import runtime
     from ddpm_eval.pipeline import Run, stages
+    from ddpm_eval.sample_quality import SampleQuality
     from ddpm_eval.store import exclusive
 
     here = runtime.start(job.device, threads)
     run = Run(job.folder, job.spec, here, job.data_root)
     known = stages(job.inception_weights)
     with exclusive(job.folder) if here.main else nullcontext():
-        if "quality" in job.stages and not known["quality"].done(run):
-            run.check_quality(job.inception_weights)
+        if "quality" in job.stages and not (known["train"].done(run) and known["quality"].done(run)):
+            SampleQuality(run, job.inception_weights).check()
         for stage in job.stages:
             run.progress = lambda _, done, total, stage=stage: progress(stage, done, total)  # type: ignore[misc]
             if here.agree(not known[stage].done(run)):  # all have looked before one begins to write
                 known[stage].perform(run)
                 progress(stage + STORED, 1, 1)
-            if stage in ("train", "sample") and run.train().diverged:
+            if stage in ("train", "progressive", "sample") and run.train().diverged:
                 break
 
 

@@ -5,13 +5,12 @@ longer training measures anew and an unchanged one costs nothing. Long stages ke
 and continue from them after a kill. Under torchrun every process runs the stages and shares their work.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +25,8 @@ from ddpm_eval.data import ImageSet
 from ddpm_eval.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.likelihood import Likelihood
 from ddpm_eval.records import (
+    QUALITY_OVER_STEPS,
+    QUALITY_OVER_TIME,
     Array,
     Baseline,
     Interpolations,
@@ -37,12 +38,9 @@ from ddpm_eval.records import (
     Trajectory,
 )
 from ddpm_eval.runtime import Progress, Runtime, silent
-from ddpm_eval.spec import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS, Protocol, RunSpec
+from ddpm_eval.sample_quality import SampleQuality
+from ddpm_eval.spec import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS, Method, Protocol, RunSpec
 from ddpm_eval.store import Chunks, Entry, Store, digest
-
-if TYPE_CHECKING:
-    from ddpm_eval.feature_metrics import QualityProtocol
-    from ddpm_eval.features import Extractor
 
 PROGRESSIVE_STEPS = 20
 N_REALS = 64
@@ -111,9 +109,14 @@ class Run:
         schedule = make_schedule(self.spec.diffusion).to(self.runtime.device)
         if chain is None or chain == schedule.timesteps:
             return schedule
-        if self.spec.diffusion.prediction == "mu":
+        if not self.can_skip_steps:
             raise ValueError("a network that predicts mu knows the mean of its own chain only: fewer steps are not possible")
         return schedule.respaced(evenly_spaced(schedule.timesteps, chain))
+
+    @property
+    def can_skip_steps(self) -> bool:
+        """Whether the network serves shorter chains: what predicts mu knows the mean of its own chain only."""
+        return self.spec.diffusion.prediction != "mu"
 
     def model(self, chain: int | None = None) -> Model:
         """Return the model as the bound reads it: any dtype in, the network in float32 (or the runtime's precision)."""
@@ -160,10 +163,10 @@ class Run:
         task.measure(protocols)
         return task
 
-    def sample(self, n: int | None = None, steps: int | None = None, method: sampling.Method = "ancestral") -> Array:
+    def sample(self, n: int | None = None, steps: int | None = None, method: Method = "ancestral") -> Array:
         """Return the first n samples (the preset's number by default), uint8; only those not stored yet are drawn."""
         n, steps = n or self.spec.evaluation.n_samples, steps or self.spec.diffusion.timesteps
-        name, key = self._sample_key(steps, method)
+        name, key = self.sample_key(steps, method)
         stored = self.store.get(name, Samples) if self.has(name, key) else None
         have = 0 if stored is None else len(stored.images)
         self.runtime.barrier()  # all have looked before one begins to write
@@ -192,23 +195,49 @@ class Run:
         record = Samples(**drawn, method=chain[1], sampling_steps=chain[0], seed=self.spec.seed)
         self.put(name, record, key=key, seconds=seconds)
 
+    def sample_key(self, steps: int, method: str) -> tuple[str, str]:
+        """Return the name and the key under which the samples of a chain are stored."""
+        full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
+        name = "samples" if full else f"samples-{method}-{steps}"
+        return name, digest(self.weights, self.spec.seed, steps, method, self.runtime.precision)
+
     def has_samples(self) -> bool:
         """Tell whether the preset's number of samples is stored."""
-        name, key = self._sample_key(self.spec.diffusion.timesteps, "ancestral")
-        return self.has(name, key) and len(self.store.get(name, Samples).images) >= self.spec.evaluation.n_samples
+        return self._has_samples(self.spec.evaluation.n_samples)
+
+    def _has_samples(self, n: int) -> bool:
+        name, key = self.sample_key(self.spec.diffusion.timesteps, "ancestral")
+        return self.has(name, key) and len(self.store.get(name, Samples).images) >= n
 
     def progressive(self) -> None:
-        """Keep x0_hat over the reverse process of the first few samples (Fig. 6)."""
-        if not self.has("progressive", self._progressive_key()) and self.runtime.main:
-            began, total = time.monotonic(), self.spec.diffusion.timesteps
+        """Keep x0_hat over the reverse process of the first samples (Figs. 6 and 10), which are thereby drawn."""
+        if self.runtime.agree(not self.has_trajectories()):  # all have looked before one begins to write
+            began, total, n = time.monotonic(), self.spec.diffusion.timesteps, self._trajectories
             times = sorted({1, *evenly_spaced(total, min(PROGRESSIVE_STEPS, total))}, reverse=True)
-            chain = sampling.Chain(self.process(), self.spec.seed)
-            ids = torch.arange(self.spec.evaluation.n_progressive, device=self.runtime.device)
-            with self.runtime.evaluation_precision():
-                estimates, _ = sampling.trajectory(chain, ids, self.shape, times)
-            record = Trajectory(t=np.array(times), x_0_hat=data.to_pixels(estimates).cpu().numpy())
-            self.put("progressive", record, key=self._progressive_key(), seconds=time.monotonic() - began)
+            key, pieces = self._progressive_key(), _ranges(0, n, self.batch_size)
+            chunks, chain = (
+                self.chunks("progressive", digest(key, n, self.batch_size)),
+                sampling.Chain(self.process(), self.spec.seed),
+            )
+            self.share(chunks, pieces, lambda ids: self._draw(chain, ids, times), "progressive", n * total, total)
+            drawn = self.collect(chunks, pieces)
+            if drawn is not None:
+                estimates, seconds = np.moveaxis(drawn.pop("x_0_hat"), 1, 0), time.monotonic() - began
+                self.put("progressive", Trajectory(t=np.array(times), x_0_hat=estimates), key=key, seconds=seconds)
+                if not self._has_samples(n):
+                    self._keep(None, drawn, *self.sample_key(total, "ancestral"), (total, "ancestral"), seconds)
+                chunks.clear()
         self.runtime.barrier()
+
+    def has_trajectories(self) -> bool:
+        """Tell whether x0_hat is stored of as many samples as the figures need."""
+        if not self.has("progressive", self._progressive_key()):
+            return False
+        return self.store.get("progressive", Trajectory).x_0_hat.shape[1] >= self._trajectories
+
+    @property
+    def _trajectories(self) -> int:
+        return max(self.spec.evaluation.n_progressive, self.spec.evaluation.curve_samples)
 
     def baseline(self) -> None:
         """Fit a Gaussian to the training images and compute its exact likelihood and bound of the test images."""
@@ -274,50 +303,6 @@ class Run:
             self.put("reals", Reals(images=images, name=self.spec.data.name, split="train"), key=self._reals_key(), seconds=0.0)
         self.runtime.barrier()
 
-    def quality(self, inception_weights: Path | None = None) -> None:
-        """Measure the stored samples against the training set, with Inception if its weights are given."""
-        key = self._quality_key(inception_weights)
-        if not self.has("quality", key) and self.runtime.main:
-            from ddpm_eval import quality
-
-            began = time.monotonic()
-            record = quality.measure(
-                self.store.get("samples", Samples).images[: self.spec.evaluation.n_samples],
-                self.train_images,
-                self._extractor(inception_weights),
-                test=self.test_images,
-                protocol=self._quality_protocol(),
-                shelf=Store(self._classifiers / "statistics.h5"),
-                progress=self.progress,
-            )
-            self.put("quality", record, key=key, seconds=time.monotonic() - began)
-        self.runtime.barrier()
-
-    def check_quality(self, inception_weights: Path | None = None) -> None:
-        """Raise ValueError now, not after hours, if the samples to be drawn will be too few for the quality figures."""
-        from ddpm_eval import quality
-
-        if self.runtime.main:
-            extractor = self._extractor(inception_weights)
-            quality.check(self.spec.evaluation.n_samples, extractor, protocol=self._quality_protocol())
-
-    @property
-    def _classifiers(self) -> Path:
-        return self.folder.parent.parent / "classifiers"
-
-    def _extractor(self, inception_weights: Path | None) -> "Extractor":
-        from ddpm_eval import features
-
-        device = self.runtime.device
-        if inception_weights is not None:
-            return features.inception(inception_weights, device=device)
-        return features.classifier(self.train_images, self.test_images, self._classifiers, device=device)
-
-    def _quality_protocol(self) -> "QualityProtocol":
-        from ddpm_eval.feature_metrics import PROTOCOLS
-
-        return PROTOCOLS["paper"].model_copy(update={"splits": self.spec.evaluation.n_score_splits})
-
     def _tables(self) -> ScheduleTables:
         schedule = make_schedule(self.spec.diffusion)
         return ScheduleTables(
@@ -328,13 +313,8 @@ class Run:
             fixed_small=schedule.fixed_variance("fixed-small").numpy()[1:],
         )
 
-    def _sample_key(self, steps: int, method: str) -> tuple[str, str]:
-        full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
-        name = "samples" if full else f"samples-{method}-{steps}"
-        return name, digest(self.weights, self.spec.seed, steps, method, self.runtime.precision)
-
     def _progressive_key(self) -> str:
-        return digest(self.weights, self.spec.evaluation.n_progressive, self.spec.seed, self.runtime.precision)
+        return digest(self.weights, self.spec.seed, self.runtime.precision)
 
     def _interpolation_key(self, t: int, pairs: int) -> str:
         return digest(self.weights, self.test_images.digest, t, pairs, self.spec.seed, self.runtime.precision)
@@ -342,23 +322,24 @@ class Run:
     def _reals_key(self) -> str:
         return digest(self.train_images.digest, N_REALS)
 
-    def _quality_key(self, inception_weights: Path | None) -> str:
-        samples = self._entry("samples")
-        weights = None if inception_weights is None else hashlib.sha256(inception_weights.read_bytes()).hexdigest()
-        evaluation = self.spec.evaluation
-        splits = (evaluation.n_samples, evaluation.n_score_splits)
-        return digest(samples and samples.key, self.train_images.digest, self.test_images.digest, weights, splits)
-
     # Shared by the stages
 
-    def _draw(self, chain: sampling.Chain, ids: range) -> dict[str, Array]:
-        """Draw samples; one that is not finite has NaN as its share out of range."""
+    def _draw(self, chain: sampling.Chain, ids: range, times: Sequence[int] = ()) -> dict[str, Array]:
+        """Draw samples, and keep x0_hat at some times; one that is not finite has NaN as its share out of range."""
+        began, places = time.monotonic(), torch.arange(ids.start, ids.stop, device=self.runtime.device)
         with self.runtime.evaluation_precision():
-            x_0 = sampling.draw(chain, torch.arange(ids.start, ids.stop, device=self.runtime.device), self.shape)
+            if times:
+                estimates, x_0 = sampling.trajectory(chain, places, self.shape, times)
+            else:
+                x_0 = sampling.draw(chain, places, self.shape)
         finite = torch.isfinite(x_0).flatten(1).all(1)
         outside = (x_0.abs() > 1).flatten(1).double().mean(1).masked_fill(~finite, torch.nan)
-        pixels = data.to_pixels(x_0.masked_fill(~finite[:, None, None, None], 0))
-        return {"images": pixels.cpu().numpy(), "out_of_range": outside.cpu().numpy()}
+        broken = ~finite[:, None, None, None]
+        drawn = {"images": data.to_pixels(x_0.masked_fill(broken, 0)), "out_of_range": outside}
+        if times:
+            drawn["x_0_hat"] = data.to_pixels(estimates.masked_fill(broken, 0)).transpose(0, 1)
+        arrays = {name: value.cpu().numpy() for name, value in drawn.items()}
+        return {**arrays, "seconds": np.full(len(ids), (time.monotonic() - began) / len(ids))}
 
     def _diverge(self, reason: str) -> None:
         """Record that the run's samples diverged, which is a result."""
@@ -463,7 +444,7 @@ def _bound_stage(split: str, protocols: Sequence[Protocol], few: bool = False, c
 
 def _possible(run: Run, chains: Sequence[int | None]) -> list[int | None]:
     steps = run.spec.diffusion.timesteps
-    return [chain for chain in chains if chain is None or (chain < steps and run.spec.diffusion.prediction != "mu")]
+    return [chain for chain in chains if chain is None or (chain < steps and run.can_skip_steps)]
 
 
 def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
@@ -481,15 +462,26 @@ def stages(inception_weights: Path | None = None) -> dict[str, Stage]:
             Run.has_samples,
             Run.sample,
         ),
-        "progressive": Stage(lambda run: run.has("progressive", run._progressive_key()), Run.progressive),
+        "progressive": Stage(Run.has_trajectories, Run.progressive),
         "baseline": Stage(lambda run: run.has("baseline", run._baseline_key()), Run.baseline),
         "interpolate": Stage(
             lambda run: run.has("interpolation", run._interpolation_key(run.spec.diffusion.timesteps // 4, 4)), Run.interpolate
         ),
-        "quality": Stage(
-            lambda run: run.has("quality", run._quality_key(inception_weights)), lambda run: run.quality(inception_weights)
-        ),
+        "quality": _quality_stage("quality", SampleQuality.measure, inception_weights),
+        QUALITY_OVER_TIME: _quality_stage(QUALITY_OVER_TIME, SampleQuality.over_time, inception_weights),
+        "neighbours": _quality_stage("neighbours", SampleQuality.nearest, inception_weights),
+        **{
+            name: _quality_stage(name, partial(SampleQuality.over_steps, method=method), inception_weights)
+            for method, name in QUALITY_OVER_STEPS.items()
+        },
     }
+
+
+def _quality_stage(name: str, perform: Callable[[SampleQuality], None], inception_weights: Path | None) -> Stage:
+    return Stage(
+        done=lambda run: SampleQuality(run, inception_weights).done(name),
+        perform=lambda run: perform(SampleQuality(run, inception_weights)),
+    )
 
 
 def _pixels(images: ImageSet, positions: Array) -> Iterator[Tensor]:

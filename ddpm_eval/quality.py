@@ -219,7 +219,8 @@ def statistics(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     name = f"statistics/{key}"
-    if shelf is not None and shelf.has(name, key):
+    known = shelf is not None and shelf.has(name, key)
+    if shelf is not None and not extractor.runtime.agree(not known):  # all processes extract, or none
         return shelf.get(name, FeatureStatistics)
     if held is not None:
         moments = moments_of(held)
@@ -228,7 +229,7 @@ def statistics(
         for features, _ in extractor.extract(images, batch_size=batch_size, progress=progress):
             moments.add(features)
     found = FeatureStatistics(mean=moments.mean, covariance=moments.covariance, n_images=moments.n, **identity)
-    if shelf is not None:
+    if shelf is not None and extractor.runtime.main:
         shelf.put(name, found, key=key, provenance=identity)
     return found
 

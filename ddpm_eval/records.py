@@ -10,7 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import numpy.typing as npt
 
-from ddpm_eval.spec import Protocol
+from ddpm_eval.spec import Method, Protocol
 
 Array = npt.NDArray[Any]
 C = TypeVar("C")
@@ -94,6 +94,7 @@ class Samples(Record):
 
     images: Array = array("sample channel row column", "8-bit level", "samples, rounded to 8 bits")
     out_of_range: Array = array("sample", "1", "share of a sample's elements outside [-1, 1] before they were clipped")
+    seconds: Array = array("sample", "s", "time that it took to draw: its share of its batch's")
     method: str
     sampling_steps: int
     seed: int
@@ -110,7 +111,7 @@ class Reals(Record):
 
 @record
 class Trajectory(Record):
-    """The estimate x0_hat over the reverse process (Fig. 6), for the first few samples."""
+    """The estimate x0_hat over the reverse process (Figs. 6 and 10), for the first samples."""
 
     t: Array = array("step", "step of the chain", "times at which the estimate was taken, decreasing")
     x_0_hat: Array = array("step sample channel row column", "8-bit level", "estimates of x_0, rounded to 8 bits")
@@ -272,6 +273,30 @@ class Quality(Record):
 
 
 @record
+class QualityCurve(Record):
+    """Sample quality along one axis of sampling: over the reverse process (Fig. 10), or over numbers of steps.
+
+    ``axis`` is ``t`` (positions are times, the images x0_hat there) or ``steps`` (positions are numbers of steps, the images
+    the samples of such chains). All positions have the same ``n_samples`` samples' ids. Numbers are as in `Quality`.
+    """
+
+    position: Array = array("position", "step", "time t, or number of steps")
+    seconds_per_image: Array = array("position", "s", "time to draw an image; NaN where the axis is time")
+    frechet_distance: Array = array("position", "squared feature units", "Frechet distance to the training images")
+    frechet_distance_low: Array = array("position", "squared feature units", "lower end of its 95% interval")
+    frechet_distance_high: Array = array("position", "squared feature units", "upper end of its 95% interval")
+    score: Array = array("position", "1", "score")
+    score_low: Array = array("position", "1", "lower end of its 95% interval")
+    score_high: Array = array("position", "1", "upper end of its 95% interval")
+    axis: str
+    method: str
+    n_samples: int
+    features: str
+    weights_digest: str
+    caption: str
+
+
+@record
 class Neighbours(Record):
     """The training images nearest to samples, in pixels and in an extractor's features (Fig. 15), nearest first.
 
@@ -299,6 +324,11 @@ class Neighbours(Record):
     n_held_out: int
     features: str
     weights_digest: str
+
+
+QUALITY_OVER_TIME = "quality-time"
+QUALITY_OVER_STEPS: dict[Method, str] = {"ancestral": "quality-steps-ancestral", "ddim": "quality-steps-ddim"}
+"""Names under which a run's quality curves are stored."""
 
 
 def bound_name(split: str, protocol: Protocol, few: bool = False, chain: int | None = None) -> str:

@@ -49,6 +49,8 @@ _WORDS = {
     "n_distortion": "n (distortion)",
     "n_train": "n (train)",
     "n_test": "n (test)",
+    "n_held_out": "n (held out)",
+    "is_bound": "bits/dim is a bound",
     "decoder_share": "decoder / total",
 }
 
@@ -363,14 +365,39 @@ def plot_against(
         figure = Figure(figsize=(5.0, 3.4), layout="constrained")
         ax = figure.subplots()
         for (name, part), colour, marker in zip(_groups(frame, by), COLOURS, _MARKERS, strict=False):
-            part = part.sort_values(x)
-            ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
-            if f"{y}_low" in part:
-                ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=colour)
+            _points(ax, part.sort_values(x), x, y, colour, marker, name)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         if log:
             _logarithmic(ax, "x", "y")
         _finish(figure, [ax])
+    return figure
+
+
+def plot_quality(frame: pd.DataFrame, x: str, xlabel: str, features: str, by: str = "method") -> Figure:
+    """Draw Frechet distance and score against a column, with intervals; and against time per image where that is known.
+
+    Args:
+        frame: of `ddpm_eval.analyse.quality_over_time` or `quality_over_steps`.
+        x: column of the abscissa.
+        xlabel: what it is.
+        features: the extractor.
+        by: column that tells several lines apart, where it exists.
+    """
+    panels = [(x, xlabel, "frechet_distance"), (x, xlabel, "score")]
+    if "seconds_per_image" in frame:
+        panels.append(("seconds_per_image", "seconds per image", "frechet_distance"))
+    with _style():
+        figure = Figure(figsize=(3.1 * len(panels), 3.0), layout="constrained")
+        axes = figure.subplots(1, len(panels))
+        for ax, (column, label, metric) in zip(axes, panels, strict=True):
+            for (name, part), colour, marker in zip(_groups(frame, by), COLOURS, _MARKERS, strict=False):
+                _points(ax, part.sort_values(column), column, metric, colour, marker, name)
+            ax.set(xlabel=label, ylabel=_with_features(heading(metric, features), metric, features))
+            if by in frame:
+                _logarithmic(ax, "x")
+            if metric == "frechet_distance":
+                _logarithmic(ax, "y")
+        _finish(figure, axes)
     return figure
 
 
@@ -393,6 +420,14 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str) -> None:
 
 def _with_features(label: str, column: str, features: str) -> str:
     return f"{label}\n({features or 'several extractors'})" if column != "bits_per_dim" else label
+
+
+def _points(
+    ax: Axes, part: pd.DataFrame, x: str, y: str, colour: tuple[float, float, float], marker: str, label: str | None
+) -> None:
+    ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=label)
+    if f"{y}_low" in part:
+        ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=colour)
 
 
 def _band(ax: Axes, part: pd.DataFrame, x: str, y: str, colour: tuple[float, float, float], label: str) -> None:

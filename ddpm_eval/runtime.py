@@ -22,6 +22,7 @@ from ddpm_eval.unet import UNet
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+R = TypeVar("R")
 Precision = Literal["fp32", "tf32", "bf16"]
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
@@ -100,6 +101,18 @@ class Runtime:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
+    def in_order(self, items: Sequence[T], compute: Callable[[T], R]) -> Iterator[R]:
+        """Yield ``compute(item)`` of all items in order on every process, each computed by one; all must iterate to the end."""
+        for first in range(0, len(items), self.world_size):
+            group = items[first : first + self.world_size]
+            mine = compute(group[self.rank]) if self.rank < len(group) else None
+            if self.world_size == 1:
+                yield mine  # type: ignore[misc] # a group of one
+                continue
+            every: list[R | None] = [None] * self.world_size
+            dist.all_gather_object(every, mine)
+            yield from every[: len(group)]  # type: ignore[misc] # each of these was computed
+
     def place(self, network: UNet) -> UNet:
         """Move a network to the device in its fastest memory layout."""
         channels_last = self.device.type == "cuda" or network.network.base_channels >= CHANNELS_LAST_WIDTH
@@ -122,6 +135,10 @@ class Runtime:
     def evaluation_precision(self) -> AbstractContextManager[object]:
         """Return the autocast context of sampling and the bound."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+ALONE = Runtime(torch.device("cpu"))
+"""One process on the CPU."""
 
 
 def start(device: str = "auto", threads: int | None = None, precision: Precision = "fp32") -> Runtime:

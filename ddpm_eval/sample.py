@@ -6,15 +6,14 @@ or by how many processes. Images are returned in [-1, 1] before they are clipped
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ddpm_eval.diffusion import ReverseProcess, ReverseStep, at, eps_from_x_0, q_sample
 from ddpm_eval.randomness import Stream, normal
+from ddpm_eval.spec import Method
 
-Method = Literal["ancestral", "ddim"]
 Observer = Callable[[int, Tensor], None]
 """Called at each step with t and x0_hat."""
 

@@ -17,6 +17,7 @@ Prediction = Literal["eps", "mu", "x0"]
 Objective = Literal["vlb", "mse"]
 Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
 ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
+Method = Literal["ancestral", "ddim"]
 Decoder = Literal["exact", "tanh"]
 ProtocolVariance = Literal["trained", "fixed-large", "fixed-small", "learned", "learned-range", "optimal"]
 
@@ -119,8 +120,19 @@ class EvaluationSpec(Frozen):
     n_train_images: int = Field(ge=2, description="training images whose bound is evaluated beside the test set's")
     n_test_images: int | None = Field(default=None, ge=2, description="test images whose bound is evaluated; null: all")
     n_progressive: int = Field(default=8, ge=1, description="samples whose x0_hat is kept over the reverse process")
+    n_curve: int = Field(
+        default=0,
+        ge=0,
+        description="samples (n_samples at most) behind quality over the reverse process and over sampling steps, and behind "
+        "nearest neighbours; 0: none of these",
+    )
     n_score_splits: int = Field(default=10, ge=1)
     evaluations_per_image: int = Field(default=20, ge=2, description="of the stratified estimator")
+
+    @property
+    def curve_samples(self) -> int:
+        """Samples behind the quality curves."""
+        return min(self.n_curve, self.n_samples)
 
 
 class Protocol(Frozen):
@@ -169,6 +181,9 @@ def combine(
 
 CHAINS = (10, 20, 50, 100, 200, 500)
 """Lengths of the shorter chains whose bound is measured."""
+
+SAMPLING_STEPS = (10, 20, 50, 100)
+"""Numbers of steps at which samples are judged, beside all T of the ancestral sampler (those of Song et al. 2021)."""
 
 CHAIN_PROTOCOLS = tuple(combine(PROTOCOLS["paper"], variance=name) for name in ("fixed-large", "fixed-small", "optimal"))
 

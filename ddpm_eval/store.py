@@ -28,7 +28,7 @@ import numpy as np
 
 from ddpm_eval.records import Array, Record, array_fields, scalar_fields
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # What a record can need on disk: incomplete chunks are stored whole, and noise does not compress. Tests hold it to be enough.
 HDF5_MARGIN = 1.25
 HDF5_OVERHEAD_BYTES = 2**18

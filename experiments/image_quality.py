@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from ddpm_eval import analyse, data, features, neighbours, quality, render, runtime, sample_sets
+from ddpm_eval import analyse, data, features, neighbours, quality, runtime, sample_sets
 from ddpm_eval.data import ImageSet
 from ddpm_eval.features import Extractor
 from ddpm_eval.pipeline import Run
+from ddpm_eval.runtime import Progress
 from ddpm_eval.spec import DataSpec
 from ddpm_eval.store import Store
+from experiments import sample_quality
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Subject:
         device: on which features are computed.
         inception_weights: file of Inception weights.
         inception: whether to use Inception rather than the data set's classifier.
+        progress: called while features are computed.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Subject:
     device: str
     inception_weights: Path | None
     inception: bool
+    progress: Progress = runtime.silent
 
     @cached_property
     def images(self) -> features.Images:
@@ -55,10 +57,10 @@ class Subject:
     @cached_property
     def extractor(self) -> Extractor:
         """The network whose features are compared."""
-        device = runtime.start(self.device).device
+        here = runtime.start(self.device)
         if self.inception:
-            return features.inception(self.inception_weights, device=device)
-        return features.classifier(self.train, self.test, self.runs / "classifiers", device=device)
+            return features.inception(self.inception_weights, runtime=here)
+        return features.classifier(self.train, self.test, self.runs / "classifiers", runtime=here)
 
     def _split(self, split: str) -> ImageSet:
         channels, side = data.inspect(self.data, self.data_root)
@@ -69,7 +71,7 @@ class Subject:
 def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
     """Return a run's stored samples as the subject."""
     root, device = run.folder.parent.parent, str(run.runtime.device)
-    return Subject(run.store.path, run.spec.data.name, root, run.data_root, device, inception_weights, inception)
+    return Subject(run.store.path, run.spec.data.name, root, run.data_root, device, inception_weights, inception, run.progress)
 
 
 def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool) -> str:
@@ -86,6 +88,7 @@ def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str
                 protocol=quality.PROTOCOLS[protocol],
                 allow_singular=allow_singular,
                 shelf=shelf,
+                progress=subject.progress,
             )
     table = analyse.quality_table(results).drop(columns=["reference"])
     notes = [f"{name}: {result.caption}" + (f" ({result.caveat})" if result.caveat else "") for name, result in results.items()]
@@ -99,19 +102,8 @@ def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str
 
 def nearest(subject: Subject, stem: Path) -> str:
     """Find the nearest training images, draw them (Fig. 15), and say whether the samples are copies."""
-    found = neighbours.neighbours(subject.images, subject.train, subject.test, subject.extractor)
-    count = found.shown_pixel.shape[1]
-    columns = {"sample": found.shown}
-    columns |= {f"pixels {k + 1}": found.shown_pixel[:, k] for k in range(count)}
-    columns |= {f"features {k + 1}": found.shown_feature[:, k] for k in range(count)}
-    labels = ["sample", *[str(k + 1) for k in range(count)] * 2]
-    caption = f"Samples and their {count} nearest training images in pixels (left) and in features (right)."
-    figure = render.plot_columns(np.stack(list(columns.values())), labels, "nearest in pixels, then in features")
-    render.write_figure(figure, analyse.pixel_table(columns), stem, caption)
-    lines = [
-        f"P(sample nearer to its training neighbour than a held-out image, in {space}): "
-        + render.format_estimate(*(getattr(found, f"{space}_memorisation{end}") for end in ("", "_low", "_high")))
-        for space in ("pixel", "feature")
-    ]
-    note = f"0.5: as new as held-out images; 1: all copies. n = {found.n_samples} samples, {found.n_held_out} held-out images"
-    return "\n".join([*lines, note, f"{stem}.png"])
+    found = neighbours.neighbours(subject.images, subject.train, subject.test, subject.extractor, progress=subject.progress)
+    if subject.extractor.runtime.main:
+        sample_quality.neighbours_figure(found, stem)
+    table = analyse.memorisation_table(found).to_string(index=False, float_format=lambda x: f"{x:.4g}")
+    return "\n".join([table, sample_quality.MEMORISATION, f"{stem}.png"])

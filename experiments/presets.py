@@ -56,17 +56,17 @@ _SHAPES: dict[str, tuple[str, int, int, bool, int, tuple[int, ...], int, tuple[i
     "lsun-bedroom256-large":  ("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
 }
 
-#  name                       steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train images
-_TRAINING: dict[str, tuple[int, int, float, int, float, int, Variance, int, int]] = {
-    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100),
-    "mnist":                  (   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000),
-    "cifar10":                (  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000),
-    "cifar10-small":          (  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000),
-    "celebahq256":            (  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000),
-    "lsun-bedroom256":        (2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000),
-    "lsun-church256":         (1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000),
-    "lsun-cat256":            (1_800_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000),
-    "lsun-bedroom256-large":  (1_150_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000),
+#  name                       steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves
+_TRAINING: dict[str, tuple[int, int, float, int, float, int, Variance, int, int, int]] = {
+    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100,   400),
+    "mnist":                  (   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
+    "cifar10":                (  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
+    "cifar10-small":          (  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
+    "celebahq256":            (  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256":        (2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-church256":         (1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-cat256":            (1_800_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256-large":  (1_150_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
 }
 # fmt: on
 
@@ -100,7 +100,7 @@ def preset(name: str, cell: Cell = MAIN_CELL, settings: Mapping[str, str] | None
     if name not in _SHAPES:
         raise ValueError(f"there is no preset {name!r} (there are {', '.join(NAMES)})")
     data, channels, side, flips, base, multipliers, blocks, attention, groups, dropout = _SHAPES[name]
-    steps, batch, rate, warmup, ema, checkpoint, variance, n_samples, n_train = _TRAINING[name]
+    steps, batch, rate, warmup, ema, checkpoint, variance, n_samples, n_train, n_curve = _TRAINING[name]
     spec = RunSpec(
         preset=name,
         seed=seed,
@@ -124,7 +124,7 @@ def preset(name: str, cell: Cell = MAIN_CELL, settings: Mapping[str, str] | None
             ema_decay=ema,
             checkpoint_steps=checkpoint,
         ),
-        evaluation=EvaluationSpec(n_samples=n_samples, n_train_images=n_train),
+        evaluation=EvaluationSpec(n_samples=n_samples, n_train_images=n_train, n_curve=n_curve),
     )
     return override(spec, settings or {})
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ddpm_eval import analyse, intervals, render, report
 from ddpm_eval.jobs import Job
-from ddpm_eval.records import Quality, TrainingLog
+from ddpm_eval.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, Quality, TrainingLog
 from ddpm_eval.store import Entry
-from experiments import ablation, interpolation, progressive, rate_distortion, sample_quality, training
+from experiments import ablation, interpolation, progressive, quality_curves, rate_distortion, sample_quality, training
 from experiments.presets import DEVIATIONS, MAIN_CELL, TABLE_2
 from experiments.workspace import Workspace
 
@@ -17,10 +17,13 @@ MAIN_STAGES = (
     "baseline",
     "bound-train",
     "bound-test-protocols",
+    "progressive",
     "sample",
     "quality",
     "bound-test-chains",
-    "progressive",
+    QUALITY_OVER_TIME,
+    *QUALITY_OVER_STEPS.values(),
+    "neighbours",
     "interpolate",
 )
 
@@ -30,6 +33,7 @@ UNITS = {
     "BoundAtoms": "nats per image and step",
     "StratifiedAtoms": "nats per image and step",
     "Quality": "none; distances in squared features",
+    "QualityCurve": "none; distances in squared features",
     "Samples": "8-bit levels",
     "Reals": "8-bit levels",
     "Trajectory": "8-bit levels",
@@ -51,6 +55,9 @@ MAIN_SECTIONS = (
     rate_distortion.protocols_section,
     rate_distortion.chains_section,
     progressive.section,
+    quality_curves.over_time,
+    quality_curves.over_steps,
+    sample_quality.neighbours_section,
     interpolation.section,
 )
 """Sections that depend on the paper's model alone."""
@@ -71,7 +78,13 @@ def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = N
         kept.clear()
         kept[stamp] = [section(workspace) for section in MAIN_SECTIONS]
     overview = [sample_quality.section(workspace), ablation.section(workspace)]
-    sections = [*overview, *kept[stamp], sample_quality.every_figure(workspace), training.section(workspace)]
+    sections = [
+        *overview,
+        *kept[stamp],
+        sample_quality.every_figure(workspace),
+        sample_quality.table1(workspace),
+        training.section(workspace),
+    ]
     spec = workspace.spec()
     summary = {
         "Preset": spec.preset,
@@ -111,11 +124,7 @@ def _facts(workspace: Workspace) -> Iterable[report.Fact]:
                 entry.provenance,
                 n=_count(entry),
                 unit=UNITS[entry.record],
-                interval=intervals.METHOD
-                if "Atoms" in entry.record
-                else "see docs/quality.md"
-                if entry.record == "Quality"
-                else "none",
+                interval=_interval(entry),
                 protocol=_protocol(entry),
             )
 
@@ -127,6 +136,12 @@ def _count(entry: Entry) -> str:
         for length in (size for array in entry.sizes for name, size in array if name == dimension):
             return f"{length} {word}"
     return ""
+
+
+def _interval(entry: Entry) -> str:
+    if "Atoms" in entry.record:
+        return intervals.METHOD
+    return "see docs/quality.md" if entry.record in ("Quality", "QualityCurve", "Neighbours") else "none"
 
 
 def _protocol(entry: Entry) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from ddpm_eval.jobs import STORED, Job, pending, run_all
+from ddpm_eval.records import QUALITY_OVER_STEPS
 from ddpm_eval.report import Section
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import SAMPLING_STEPS
 from experiments import reproduce
 from experiments.workspace import Workspace
 
@@ -91,7 +92,7 @@ class Progress:
     """
 
     def __init__(self, jobs: Sequence[Job], missing: dict[str, list[str]], shown: bool) -> None:
-        self.total = {job.name: {stage: work(job.spec, stage) for stage in missing[job.name]} for job in jobs}
+        self.total = {job.name: {stage: work(job, stage) for stage in missing[job.name]} for job in jobs}
         self.done: dict[tuple[str, str], int] = {}
         self.doing: dict[str, str] = {}
         everything = sum(sum(stages.values()) for stages in self.total.values())
@@ -122,26 +123,32 @@ class Progress:
         self.doing.pop(job, None)
 
 
-def work(spec: RunSpec, stage: str) -> int:
+def work(job: Job, stage: str) -> int:
     """Estimate a stage's cost in network evaluations."""
-    train, evaluation, steps = spec.train, spec.evaluation, spec.diffusion.timesteps
+    train, evaluation, steps = job.spec.train, job.spec.evaluation, job.spec.diffusion.timesteps
+    kept = max(evaluation.n_progressive, evaluation.curve_samples)
+    drawn_before = min(kept, evaluation.n_samples) if "progressive" in job.stages else 0
+    skipped = sum(count for count in SAMPLING_STEPS if count < steps)
     return {
         "train": TRAINING_COST * train.steps * train.batch_size,
         "bound-train": evaluation.n_train_images * steps,
         "bound-test-protocols": evaluation.n_train_images * steps,
         "bound-test": evaluation.n_train_images * steps,
         "bound-test-stratified": evaluation.n_train_images * evaluation.evaluations_per_image,
-        "sample": evaluation.n_samples * steps,
-        "progressive": evaluation.n_progressive * steps,
+        "progressive": kept * steps,
+        "sample": (evaluation.n_samples - drawn_before) * steps,
+        **dict.fromkeys(QUALITY_OVER_STEPS.values(), evaluation.curve_samples * skipped),
     }.get(stage, 0)
 
 
 def bar() -> Callable[[str, int, int], None]:
-    """Return a progress callback that shows one bar per stage."""
+    """Return a progress callback that shows one bar per stage (of the main process)."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        return lambda stage, done, total: None
     bars: dict[str, tqdm] = {}
 
     def show(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
+        if stage not in bars or bars[stage].total != total or done < bars[stage].n:  # not yet, or again
             bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, **_pace())
         bars[stage].update(done - bars[stage].n)
         if done >= total:

@@ -35,6 +35,7 @@ ORDER = [
     "store",
     "sample_sets",
     "likelihood",
+    "sample_quality",
     "intervals",
     "analyse",
     "render",

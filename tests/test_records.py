@@ -77,4 +77,4 @@ def test_only_divergence_is_divergence(status, diverged):
 
 def test_images_are_four_dimensional():
     with pytest.raises(ValueError, match=r"Samples.images has 3 dimensions"):
-        Samples(np.zeros((2, 8, 8), np.uint8), np.zeros(2), method="ancestral", sampling_steps=20, seed=0)
+        Samples(np.zeros((2, 8, 8), np.uint8), np.zeros(2), np.zeros(2), method="ancestral", sampling_steps=20, seed=0)

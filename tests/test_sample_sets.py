@@ -41,7 +41,9 @@ def test_npz_has_the_layout_of_the_adm_evaluator(images, tmp_path):
 
 
 def test_results_files_are_read(images, tmp_path):
-    record = Samples(images=images, out_of_range=np.zeros(12), method="ancestral", sampling_steps=10, seed=0)
+    record = Samples(
+        images=images, out_of_range=np.zeros(12), seconds=np.zeros(12), method="ancestral", sampling_steps=10, seed=0
+    )
     Store(tmp_path / "results.h5").put("samples", record, key="key", provenance={})
     np.testing.assert_array_equal(everything(load_images(tmp_path / "results.h5")), images)
 

@@ -95,7 +95,9 @@ def test_a_result_is_there_only_under_its_key(results):
 
 def test_the_file_describes_itself(results):
     """Another program that reads HDF5 finds axes, units, meanings, versions and the facts of the run."""
-    record = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.zeros(20), method="ancestral", sampling_steps=7, seed=3)
+    record = Samples(
+        np.zeros((20, 1, 8, 8), np.uint8), np.zeros(20), np.zeros(20), method="ancestral", sampling_steps=7, seed=3
+    )
     results.put("samples", record, key="k", provenance={"device": "CPU", "spec": {"seed": 3}})
     with h5py.File(results.path) as file:
         assert file.attrs["schema_version"] == SCHEMA_VERSION and file.attrs["complete"]
@@ -317,7 +319,7 @@ def test_no_place_to_write_is_a_sentence(tmp_path):
 def incompressible(n):
     """Return samples that gzip cannot shrink, in a number that leaves an incomplete last chunk."""
     pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 33, 33)).astype(np.uint8)
-    return Samples(pixels, np.random.default_rng(1).normal(size=n), method="ancestral", sampling_steps=2, seed=0)
+    return Samples(pixels, np.random.default_rng(1).normal(size=n), np.zeros(n), method="ancestral", sampling_steps=2, seed=0)
 
 
 @pytest.mark.parametrize("n", [1, 100, 1001])
