@@ -139,7 +139,7 @@ def test_commands_on_one_run(made, tmp_path):
     assert np.load(tmp_path / "samples.npz")["arr_0"].shape == (5, 8, 8, 1)
     call("sample", folder, "-n", "4", "--steps", "5", "--method", "ddim")
     assert "frechet_distance" in call("quality", folder)
-    assert "P(sample nearer" in call("neighbours", folder, "--out", tmp_path / "nearest")
+    assert "memorisation" in call("neighbours", folder, "--out", tmp_path / "nearest")
     call("interpolate", folder, "--t", "7", "--pairs", "2", "--out", tmp_path / "between")
     assert (tmp_path / "between.png").exists() and (tmp_path / "nearest.png").exists()
     call("export-checkpoint", folder, "--out", tmp_path / "diffusers")
