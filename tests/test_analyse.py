@@ -11,7 +11,7 @@ from scipy import stats
 
 from ddpm_eval import analyse
 from ddpm_eval.intervals import share_interval
-from ddpm_eval.records import BoundAtoms, Quality, StratifiedAtoms, TrainingLog
+from ddpm_eval.records import BoundAtoms, Neighbours, Quality, QualityCurve, StratifiedAtoms, TrainingLog, array_fields
 from experiments import published
 
 T, DIMENSIONS = 1000, 64
@@ -401,6 +401,59 @@ def test_quality_table_leaves_out_what_was_not_asked_for():
     assert set(table.loc[table["metric"] == "reference_distance", "n"]) == {360}
     accuracy = table[table["metric"] == "classifier_test_accuracy"].iloc[0]
     assert (accuracy["low"], accuracy["high"]) == share_interval(0.5, 360)
+
+
+def make_curve(axis, positions, method="ancestral"):
+    columns = ["frechet_distance", "score"]
+    numbers = {f"{name}{end}": np.array(positions) + k for name in columns for k, end in enumerate(("", "_low", "_high"))}
+    seconds = np.array(positions) / 1000
+    return QualityCurve(np.array(positions), seconds, **numbers, axis=axis, method=method, **CURVE)
+
+
+CURVE = {"n_samples": 70, "features": "digits-classifier", "weights_digest": "", "caption": ""}
+
+
+def test_quality_over_time_counts_reverse_steps_as_table_4_does():
+    table = analyse.quality_over_time(make_curve("t", [1000, 901, 1]), 1000)
+    assert table["reverse_steps"].tolist() == [1, 100, 1000] and table["t"].tolist() == [1000, 901, 1]
+    assert table["score_high"].tolist() == [1002, 903, 3] and set(table["n_samples"]) == {70}
+
+
+def test_quality_over_steps_lists_each_method():
+    table = analyse.quality_over_steps([make_curve("steps", [10, 1000]), make_curve("steps", [20], "ddim")])
+    assert list(zip(table["method"], table["steps"], strict=True)) == [("ancestral", 10), ("ancestral", 1000), ("ddim", 20)]
+    assert table["seconds_per_image"].tolist() == [0.01, 1.0, 0.02]
+    assert table["frechet_distance_low"].tolist() == [11, 1001, 21]
+
+
+def test_memorisation_table_pairs_each_space_with_its_distances():
+    values = {f.name: float(k) for k, f in enumerate(fields(Neighbours))}
+    distances = {"pixel_distance": [[3.0, 9.0], [5.0, 9.0]], "feature_distance": [[1.0, 2.0], [1.5, 2.0]]}
+    arrays = {f.name: np.zeros([2] * len(f.metadata["dims"])) for f in array_fields(Neighbours)}
+    arrays |= {name: np.array(value) for name, value in distances.items()} | {"held_out_pixel_distance": np.array([7.0, 9.0])}
+    found = Neighbours(**{**values, **arrays})
+    table = analyse.memorisation_table(found).set_index("space")
+    assert table.loc["pixel", ["median_distance", "median_held_out_distance"]].tolist() == [4.0, 8.0]
+    assert table.loc["feature", "median_distance"] == 1.25
+    for space in ("pixel", "feature"):
+        for end in ("", "_low", "_high"):
+            assert table.loc[space, f"memorisation{end}"] == values[f"{space}_memorisation{end}"]
+
+
+def test_table_1_says_of_each_row_what_it_was_measured_with():
+    ours = {"model": "ours", "data": "digits", "conditional": False, "features": "digits-classifier", "score": 6.0}
+    table = analyse.table1([ours | {"test_bits_per_dim": 4.8, "is_bound": True}], published.table_1()).set_index("model")
+    assert len(table) == 1 + len(published.table_1())
+    assert table.loc["ours", ["data", "features", "score", "test_bits_per_dim"]].tolist() == [
+        "digits",
+        "digits-classifier",
+        6,
+        4.8,
+    ]
+    paper = table.loc["DDPM (L_simple)"]
+    assert paper[["data", "features", "score", "frechet_distance"]].tolist() == ["CIFAR-10", "Inception", 9.46, 3.17]
+    assert paper[["test_bits_per_dim", "train_bits_per_dim", "is_bound"]].tolist() == [3.75, 3.72, True]
+    assert table.loc["BigGAN", "is_bound"] is None  # of no number
 
 
 @pytest.mark.parametrize("updates", [1, 299, 300, 301, 1000])

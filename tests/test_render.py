@@ -226,6 +226,20 @@ def test_plot_against_draws_points_with_intervals():
     assert ax.get_xscale() == ax.get_yscale() == "log"
 
 
+def test_quality_curves_are_drawn_with_intervals_and_against_time_where_it_is_known():
+    frame = pd.DataFrame({"method": ["a", "a", "b"], "steps": [20, 10, 10], "seconds_per_image": [0.2, 0.1, 0.3]})
+    for name in ("frechet_distance", "score"):
+        frame = frame.assign(**{name: [1.0, 2.0, 3.0], f"{name}_low": [0.5, 1.5, 2.5], f"{name}_high": [1.5, 2.5, 3.5]})
+    figure = render.plot_quality(frame, "steps", "sampling steps", "digits-classifier")
+    assert [ax.get_xlabel() for ax in figure.axes] == ["sampling steps", "sampling steps", "seconds per image"]
+    np.testing.assert_array_equal(line(figure.axes[0], "a"), [[10, 2], [20, 1]])
+    np.testing.assert_array_equal(line(figure.axes[2], "b"), [[0.3, 3]])
+    assert figure.axes[1].collections[0].get_segments()[1][:, 1].tolist() == [0.5, 1.5]
+    assert "digits-classifier" in figure.axes[0].get_ylabel()
+    over_time = frame.drop(columns=["seconds_per_image", "method"]).rename(columns={"steps": "reverse_steps"})
+    assert len(render.plot_quality(over_time, "reverse_steps", "reverse steps taken", "x").axes) == 2
+
+
 def test_images_are_shown_unaltered_in_reading_order():
     images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 1, 2, 2) * 20
     ax = render.plot_samples({"samples": images}, columns=2).axes[0]
