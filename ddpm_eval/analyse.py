@@ -104,7 +104,7 @@ def split_table(atoms: Atoms, trained_variance: str, paper: Mapping[str, float] 
     """
     rows = []
     for quantity, values in bound_values(atoms).items():
-        estimate = mean_estimate(values)
+        estimate = _mean(atoms, values)
         low, high = estimate.interval()
         rows.append((quantity, estimate.value, low, high, len(values), atoms.split))
     frame = pd.DataFrame(rows, columns=["quantity", "bits_per_dim", "low", "high", "n_images", "split"])
@@ -121,7 +121,7 @@ def terms_table(atoms: Atoms, floor: Array | None = None) -> pd.DataFrame:
         atoms: of one model, split and protocol.
         floor: each term's lower limit under the protocol's variance, `variance_floor`, bits/dim ``[t]``.
     """
-    estimate = mean_estimate(term_values(atoms))
+    estimate = _mean(atoms, term_values(atoms))
     low, high = estimate.interval()
     count = steps(atoms)
     t = np.arange(1, count + 1)
@@ -139,7 +139,7 @@ def terms_table(atoms: Atoms, floor: Array | None = None) -> pd.DataFrame:
 
 def halfwidth(atoms: Atoms) -> float:
     """Return half the width of the total's 95% interval, bits/dim."""
-    low, high = mean_estimate(bound_values(atoms)["total"]).interval()
+    low, high = _mean(atoms, bound_values(atoms)["total"]).interval()
     return float(high - low) / 2
 
 
@@ -173,7 +173,7 @@ def rate_distortion_curve(atoms: Atoms) -> pd.DataFrame:
     received -= terms  # in place: these arrays are large
     frame = pd.DataFrame({"t": np.arange(1, steps(atoms) + 1)})
     frame["reverse_steps"] = len(frame) - frame["t"] + 1
-    _add(frame, "rate_bits_per_dim", *_bounds(mean_estimate(received)))
+    _add(frame, "rate_bits_per_dim", *_bounds(_mean(atoms, received)))
     squared = _at_each_step(atoms, atoms.x_0_squared_error)
     with np.errstate(invalid="ignore"):  # a bound below zero, which few and very skewed images can have, is left empty
         pooled = [127.5 * np.sqrt(part) for part in _bounds(squared)]
@@ -219,7 +219,7 @@ def gap_table(train: Atoms, test: Atoms) -> pd.DataFrame:
         raise ValueError("the two splits were measured under different protocols, so their gap would mean nothing")
     a, b = bound_values(train), bound_values(test)
     frame = pd.DataFrame({"quantity": QUANTITIES})
-    pairs = [(mean_estimate(a[quantity]), mean_estimate(b[quantity])) for quantity in QUANTITIES]
+    pairs = [(_mean(train, a[quantity]), _mean(test, b[quantity])) for quantity in QUANTITIES]
     for name, estimates in {
         "train": [first for first, _ in pairs],
         "test": [second for _, second in pairs],
@@ -267,7 +267,7 @@ def protocol_table(results: Sequence[Atoms], trained_variance: str, floors: Sequ
     frame = pd.DataFrame(rows)
     values = [bound_values(atoms) for atoms in results]
     for quantity in ("total", "rate", "distortion", "prior"):
-        bounds = [_bounds(mean_estimate(value[quantity])) for value in values]
+        bounds = [_bounds(_mean(atoms, value[quantity])) for atoms, value in zip(results, values, strict=True)]
         _add(frame, f"{quantity}_bits_per_dim", *np.array(bounds).T)
     frame["floor_bits_per_dim"] = np.nan if floors is None else floors
     frame["decoder_share"] = frame["distortion_bits_per_dim"] / frame["total_bits_per_dim"]
@@ -289,10 +289,10 @@ def estimator_table(results: Sequence[Atoms]) -> pd.DataFrame:
     for atoms in results:
         total = bound_values(atoms)["total"]
         n = len(total)
-        spread = float(mean_estimate(total).standard_error) * math.sqrt(n)
+        spread = float(_mean(atoms, total).standard_error) * math.sqrt(n)
         halvings = int(math.log2(max(n / 8, 1))) if isinstance(atoms, BoundAtoms) else 0
         for kept in (n >> k for k in range(halvings + 1)):
-            estimate = mean_estimate(total[:kept])
+            estimate = _mean(atoms, total) if kept == n else mean_estimate(total[:kept])
             bounds = [float(part) for part in _bounds(estimate)]
             evaluations = _network_evaluations(atoms) * kept // n
             rows.append((_estimator(atoms), evaluations, kept, *bounds, spread / math.sqrt(kept)))
@@ -319,7 +319,7 @@ def _paired(first: Atoms, first_total: Array, atoms: Atoms, values: Mapping[str,
     if not np.array_equal(first.image_id, atoms.image_id):
         nan = np.array(np.nan)
         return nan, nan, nan
-    return _bounds(mean_estimate(values["total"] - first_total))
+    return _bounds(_mean(first if isinstance(first, StratifiedAtoms) else atoms, values["total"] - first_total))
 
 
 def _estimator(atoms: Atoms) -> str:
@@ -335,6 +335,13 @@ def _network_evaluations(atoms: Atoms) -> int:
 def _variance(atoms: Atoms, trained_variance: str) -> str:
     name = str(json.loads(atoms.protocol)["variance"])
     return trained_variance if name == "trained" else name
+
+
+def _mean(atoms: Atoms, values: Array) -> Estimate:
+    """Estimate the mean over images of what was made from atoms, ``[image, ...]``, with the error that their design leaves."""
+    if isinstance(atoms, BoundAtoms) or (atoms.inclusion == 1).all():
+        return mean_estimate(values)
+    return mean_estimate(values, stratified_by=atoms.offset)
 
 
 def _at_each_step(atoms: Atoms, values: Array) -> Estimate:
@@ -425,7 +432,7 @@ def ablation_table(cells: Sequence[Cell], paper: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_row(cell: Cell) -> dict[str, object]:
     quality, atoms = cell.quality, cell.atoms
-    bound = (math.nan,) * 3 if atoms is None else map(float, _bounds(mean_estimate(bound_values(atoms)["total"])))
+    bound = (math.nan,) * 3 if atoms is None else map(float, _bounds(_mean(atoms, bound_values(atoms)["total"])))
     measured = [f"{name}{end}" for name in ("score", "frechet_distance") for end in ("", "_low", "_high")]
     measured += ["score_std", "reference_distance"]
     return {

@@ -7,7 +7,7 @@ Source: DiCiccio and Efron, "Bootstrap confidence intervals", Statistical Scienc
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -58,12 +58,26 @@ class Estimate:
         return Estimate(*(np.asarray(part)[index] for part in vars(self).values()))
 
 
-def mean_estimate(values: Array) -> Estimate:
-    """Estimate the mean over the first axis of ``[image, ...]``."""
+def mean_estimate(values: Array, stratified_by: Array | None = None) -> Estimate:
+    """Estimate the mean over the first axis of ``[image, ...]``.
+
+    Args:
+        values: of independent images.
+        stratified_by: ``[image]``, a random design variable of which each of n equal strata holds one image. The mean then
+            varies by what images differ in within a stratum only, which neighbours in this variable tell: the standard
+            error comes from their differences (Wolter, "Introduction to Variance Estimation", 2007, 8.2), and is at most too
+            large, by how much the expectation changes from one stratum to the next.
+    """
     values = np.asarray(values, dtype=np.float64)
     n, shape = len(values), values.shape[1:]
     mean, second, third = (part.reshape(shape) for part in _moments(values.reshape(n, -1)))
-    return _from_moments(mean, second, third, np.full(shape, n))
+    plain = _from_moments(mean, second, third, np.full(shape, n))
+    if stratified_by is None or n < 2:
+        return plain
+    steps = np.diff(values[np.argsort(stratified_by)], axis=0)
+    error = np.sqrt(np.square(steps, out=steps).sum(0) / (2 * n * (n - 1)))
+    freedom = np.full(shape, 2 * (n - 1) ** 2 / (3 * n - 4))  # of the mean square successive difference (von Neumann, 1941)
+    return replace(plain, standard_error=error, degrees_of_freedom=freedom)
 
 
 def grouped_estimate(values: Array, group: Array, groups: int) -> Estimate:

@@ -168,7 +168,7 @@ class Likelihood:
         run.begin(f"bound {self.split}", (len(pilot_pairs) + len(positions) * per_image) * draws)
         # always read alike, so that no result depends on which others were measured with it
         pilot, _ = self._pairs([run.model(self.chain).reading(PROTOCOLS["paper"])], pilot_pairs, draws)
-        inclusion, chosen = stratified.select(
+        inclusion, offset, chosen = stratified.select(
             pilot[0].reshape(len(first), -1), times, schedule.timesteps, len(positions), per_image, run.spec.seed
         )
         row, column = np.nonzero(chosen)
@@ -182,6 +182,7 @@ class Likelihood:
                 x_0_squared_error=_scatter(chosen.shape, row, column, errors[i]),
                 prior=prior,
                 inclusion=inclusion,
+                offset=offset,
                 network_evaluations=(len(row) + len(pilot_pairs)) * draws,
                 **self._facts(protocol),
             )

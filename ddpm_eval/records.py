@@ -160,6 +160,7 @@ class StratifiedAtoms(Record):
     x_0_squared_error: Array = array("image evaluation", "squared units of [-1, 1], mean over elements", "error of x0_hat")
     prior: Array = array("image", "nats per image", "L_T of Eq. 5, in closed form")
     inclusion: Array = array("t", "1", "probability that an image is evaluated at this step")
+    offset: Array = array("image", "1", "where in [0, 1) the image's systematic sample begins; stratified over the images")
     split: str
     protocol: str
     dimensions: int

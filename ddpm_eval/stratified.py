@@ -10,7 +10,7 @@ import numpy as np
 
 from ddpm_eval.records import Array, BoundAtoms, StratifiedAtoms
 
-PILOT_IMAGES = 16
+PILOT_IMAGES = 8
 
 
 def inclusion_probabilities(importance: Array, evaluations: float) -> Array:
@@ -81,7 +81,7 @@ def importance_from_pilot(times: Array, terms: Array, timesteps: int, floor: flo
     return (1 - floor) * importance / importance.sum() + floor / timesteps
 
 
-def select(pilot: Array, times: Array, timesteps: int, n: int, per_image: float, seed: int) -> tuple[Array, Array]:
+def select(pilot: Array, times: Array, timesteps: int, n: int, per_image: float, seed: int) -> tuple[Array, Array, Array]:
     """Design a stratified evaluation.
 
     Args:
@@ -93,17 +93,19 @@ def select(pilot: Array, times: Array, timesteps: int, n: int, per_image: float,
         seed: of the offsets.
 
     Returns:
-        Inclusion probabilities ``[T]``, and the times to evaluate, ``[n, most]``, increasing, padded with 0.
+        Inclusion probabilities ``[T]``, the images' offsets ``[n]``, and the times to evaluate, ``[n, most]``, increasing,
+        padded with 0.
 
     Raises:
         ValueError: if there are fewer than two evaluations per image or more than T.
     """
     inclusion = inclusion_probabilities(importance_from_pilot(times, pilot, timesteps), per_image)
-    chosen = systematic_times(inclusion, stratified_offsets(n, seed))
+    offsets = stratified_offsets(n, seed)
+    chosen = systematic_times(inclusion, offsets)
     table = np.zeros((n, max(len(row) for row in chosen)), dtype=np.int64)
     for row, selected in zip(table, chosen, strict=True):
         row[: len(selected)] = selected
-    return inclusion, table
+    return inclusion, offsets, table
 
 
 def from_full(full: BoundAtoms, per_image: float, seed: int) -> StratifiedAtoms:
@@ -111,7 +113,7 @@ def from_full(full: BoundAtoms, per_image: float, seed: int) -> StratifiedAtoms:
     n, timesteps = full.terms.shape
     times = pilot_times(timesteps)
     pilot = full.terms[:PILOT_IMAGES][:, times - 1]
-    inclusion, t = select(pilot, times, timesteps, n, per_image, seed)
+    inclusion, offset, t = select(pilot, times, timesteps, n, per_image, seed)
     row = np.arange(n)[:, None]
     return StratifiedAtoms(
         image_id=full.image_id,
@@ -120,6 +122,7 @@ def from_full(full: BoundAtoms, per_image: float, seed: int) -> StratifiedAtoms:
         x_0_squared_error=np.where(t > 0, full.x_0_squared_error[row, t - 1], 0.0),
         prior=full.prior,
         inclusion=inclusion,
+        offset=offset,
         split=full.split,
         protocol=full.protocol,
         dimensions=full.dimensions,

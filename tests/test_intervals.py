@@ -51,6 +51,36 @@ def test_coverage_of_the_mean(draw, mean, n):
         assert abs((low > mean).mean() - 0.025) < 0.012
 
 
+def test_coverage_where_a_design_variable_is_stratified_over_the_images():
+    """3,000 sets of 40 images whose mean depends on an offset, one in each fortieth; four standard errors are 0.016.
+
+    The expectation over the design is 0; the plain interval takes the offset's share, sin^2 = 0.5 of 0.75, for chance.
+    Strata differ by at most 2 pi / 40 in expectation, which adds (0.157)^2 / 4 = 2.5% to the stated variance.
+    """
+    rng = np.random.default_rng(6)
+    n, sets = 40, 3000
+    u = (np.stack([rng.permutation(n) for _ in range(sets)]) + rng.random((sets, n))) / n
+    x = np.sin(2 * np.pi * u) + 0.5 * rng.normal(size=(sets, n))
+    stated = [intervals.mean_estimate(row, offset) for row, offset in zip(x, u, strict=True)]
+    bounds = np.array([estimate.interval() for estimate in stated])
+    assert abs(((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean() - 0.95) < 0.016
+    error = np.sqrt(np.mean([estimate.standard_error**2 for estimate in stated]))
+    assert error == pytest.approx(x.mean(1).std(), rel=0.06)  # a standard deviation of 3,000 has 1.3% error
+    plain = intervals.mean_estimate(x.T).interval()
+    assert ((plain[0] <= 0) & (plain[1] >= 0)).mean() > 0.99
+
+
+def test_a_design_variable_changes_nothing_but_the_error():
+    x = np.random.default_rng(7).exponential(size=(30, 2))
+    plain, stratified = intervals.mean_estimate(x), intervals.mean_estimate(x, np.arange(30))
+    np.testing.assert_array_equal(stratified.value, plain.value)
+    np.testing.assert_array_equal(stratified.skewness, plain.skewness)
+    by_hand = np.sqrt(np.square(x[1:] - x[:-1]).sum(0) / (2 * 29 * 30))
+    np.testing.assert_allclose(stratified.standard_error, by_hand, rtol=1e-12)
+    single = intervals.mean_estimate(x[:1], np.zeros(1))
+    assert np.isnan(single.standard_error).all()
+
+
 def test_coverage_of_the_unpaired_difference():
     """As above, for samples of different sizes and shapes; 3,000 sets, four standard errors are 0.016."""
     rng = np.random.default_rng(3)

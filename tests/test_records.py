@@ -53,7 +53,13 @@ def test_a_stratified_record_has_a_time_axis_of_its_own():
     fields = {key: value for key, value in BOUND.items() if key not in ("terms", "x_0_squared_error")}
     few = np.ones((3, 2))
     atoms = StratifiedAtoms(
-        **fields, t=few.astype(int), terms=few, x_0_squared_error=few, inclusion=np.ones(7), network_evaluations=6
+        **fields,
+        t=few.astype(int),
+        terms=few,
+        x_0_squared_error=few,
+        inclusion=np.ones(7),
+        offset=np.ones(3),
+        network_evaluations=6,
     )
     assert len(atoms.inclusion) == 7
     with pytest.raises(ValueError, match="'evaluation'"):
