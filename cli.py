@@ -226,12 +226,13 @@ def quality(protocols: Sequence[str], references: Sequence[str], allow_singular:
 @main.command()
 @run_options
 @quality_options
+@click.option("--mirrored", is_flag=True, help="Search mirror images, too, as for a run trained with flips.")
 @click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
-def neighbours(out: Path, **options: Any) -> None:  # noqa: ANN401
+def neighbours(mirrored: bool, out: Path, **options: Any) -> None:  # noqa: ANN401
     """Fig. 15: the training images nearest to each sample, and whether samples are copies."""
     from experiments import image_quality as experiment
 
-    _say(experiment.nearest(_subject(**options), out))
+    _say(experiment.nearest(_subject(**options), out, mirrored))
 
 
 @main.command()

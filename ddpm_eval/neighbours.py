@@ -6,6 +6,7 @@ computed anew in float64, so a copy has distance 0.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ def neighbours(
     test: ImageSet,
     extractor: Extractor,
     *,
+    mirrored: bool = False,
     count: int = 5,
     shown: int = 8,
     progress: Progress = silent,
@@ -44,6 +46,7 @@ def neighbours(
         train: images that the model was trained on.
         test: images that it was not trained on.
         extractor: whose features are compared.
+        mirrored: search the training images' mirror images, too, as they belong to the training data where it was flipped.
         count: neighbours per sample.
         shown: samples whose images and neighbours are part of the result.
         progress: called while features are computed.
@@ -57,31 +60,50 @@ def neighbours(
     side = samples.take(np.array([0])).shape[2:]
     if side != (train.side, train.side):
         raise ValueError(f"the samples are {side[0]}x{side[1]} pixels, but {train.name}'s images {train.side}x{train.side}")
-    pixels = [_pixel_rows(images, train.channels) for images in (samples, test, train)]
-    features = [_rows_of(collect(images, extractor, progress=progress).features) for images in (samples, test, train)]
-    lengths = (len(samples), len(test), len(train))
+    candidates = Mirrored(train) if mirrored else train
+    sets: tuple[Images, ...] = (samples, test, candidates)
+    pixels = [_pixel_rows(images, train.channels) for images in sets]
+    features = [_rows_of(collect(images, extractor, progress=progress).features) for images in sets]
+    lengths = (len(samples), len(test), len(candidates))
     scale = 1 / np.sqrt(train.channels * train.side**2)
     pixel, pixel_distance, pixel_held_out = _compare(pixels, lengths, count, MIDDLE_LEVEL, scale)
     feature, feature_distance, feature_held_out = _compare(features, lengths, count, 0.0, 1.0)
     first = np.arange(min(shown, len(samples)))
     return Neighbours(
-        pixel_id=train.ids[pixel],
+        pixel_id=train.ids[pixel % len(train)],
         pixel_distance=pixel_distance,
-        feature_id=train.ids[feature],
+        feature_id=train.ids[feature % len(train)],
         feature_distance=feature_distance,
         held_out_pixel_distance=pixel_held_out,
         held_out_feature_distance=feature_held_out,
         shown=_images(samples, first, train.channels),
-        shown_pixel=np.stack([train.take(row) for row in pixel[first]]),
-        shown_feature=np.stack([train.take(row) for row in feature[first]]),
+        shown_pixel=np.stack([candidates.take(row) for row in pixel[first]]),
+        shown_feature=np.stack([candidates.take(row) for row in feature[first]]),
         **_named("pixel_memorisation", memorisation(pixel_distance[:, 0], pixel_held_out)),
         **_named("feature_memorisation", memorisation(feature_distance[:, 0], feature_held_out)),
         n_samples=lengths[0],
         n_held_out=lengths[1],
-        n_train=lengths[2],
+        n_train=len(train),
+        mirrored=mirrored,
         features=extractor.name,
         weights_digest=extractor.weights_digest,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Mirrored:
+    """A set's images followed by their mirror images."""
+
+    images: ImageSet
+
+    def __len__(self) -> int:
+        return 2 * len(self.images)
+
+    def take(self, index: Ids) -> npt.NDArray[np.uint8]:
+        """Return the images at positions ``index``, mirrored from the set's length on."""
+        n = len(self.images)
+        found = self.images.take(index % n)
+        return np.where((index >= n)[:, None, None, None], found[..., ::-1], found)
 
 
 def memorisation(samples: Float64, held_out: Float64) -> Estimate:

@@ -323,6 +323,7 @@ class Neighbours(Record):
     n_samples: int
     n_train: int
     n_held_out: int
+    mirrored: bool
     features: str
     weights_digest: str
 

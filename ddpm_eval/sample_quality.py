@@ -18,6 +18,7 @@ from ddpm_eval.records import (
     QUALITY_OVER_STEPS,
     QUALITY_OVER_TIME,
     Array,
+    Neighbours,
     Quality,
     QualityCurve,
     Record,
@@ -102,8 +103,12 @@ class SampleQuality:
         from ddpm_eval import neighbours
 
         run = self.run
-        images = self._samples().images[: run.spec.evaluation.curve_samples]
-        self._store("neighbours", lambda network: neighbours.neighbours(images, run.train_images, run.test_images, network))
+
+        def find(extractor: "Extractor") -> Neighbours:
+            images, splits = self._samples().images[: run.spec.evaluation.curve_samples], (run.train_images, run.test_images)
+            return neighbours.neighbours(images, *splits, extractor, mirrored=run.spec.data.flips, progress=run.progress)
+
+        self._store("neighbours", find)
 
     def _store(self, name: str, make: "Callable[[Extractor], Record]") -> None:
         """Make a result on all processes, if it is missing, and store it."""

@@ -27,6 +27,7 @@ class Subject:
         device: on which features are computed.
         inception_weights: file of Inception weights.
         inception: whether to use Inception rather than the data set's classifier.
+        flipped: whether the model was trained with flips.
         progress: called while features are computed.
     """
 
@@ -37,6 +38,7 @@ class Subject:
     device: str
     inception_weights: Path | None
     inception: bool
+    flipped: bool = False
     progress: Progress = runtime.silent
 
     @cached_property
@@ -71,7 +73,17 @@ class Subject:
 def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
     """Return a run's stored samples as the subject."""
     root, device = run.folder.parent.parent, str(run.runtime.device)
-    return Subject(run.store.path, run.spec.data.name, root, run.data_root, device, inception_weights, inception, run.progress)
+    return Subject(
+        run.store.path,
+        run.spec.data.name,
+        root,
+        run.data_root,
+        device,
+        inception_weights,
+        inception,
+        run.spec.data.flips,
+        run.progress,
+    )
 
 
 def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool) -> str:
@@ -100,9 +112,16 @@ def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str
     return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names + comparable])
 
 
-def nearest(subject: Subject, stem: Path) -> str:
+def nearest(subject: Subject, stem: Path, mirrored: bool) -> str:
     """Find the nearest training images, draw them (Fig. 15), and say whether the samples are copies."""
-    found = neighbours.neighbours(subject.images, subject.train, subject.test, subject.extractor, progress=subject.progress)
+    found = neighbours.neighbours(
+        subject.images,
+        subject.train,
+        subject.test,
+        subject.extractor,
+        mirrored=mirrored or subject.flipped,
+        progress=subject.progress,
+    )
     if subject.extractor.runtime.main:
         sample_quality.neighbours_figure(found, stem)
     table = analyse.memorisation_table(found).to_string(index=False, float_format=lambda x: f"{x:.4g}")

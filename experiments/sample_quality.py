@@ -45,9 +45,10 @@ def neighbours_section(workspace: Workspace) -> Section:
     title, found = "Nearest neighbours of the samples (Fig. 15)", workspace.result("neighbours", Neighbours)
     if found is None:
         return Section(title)
+    searched = f"all {found.n_train} training images" + (" and their mirror images" if found.mirrored else "")
     caption = (
-        f"Are the samples copies? The first {found.n_samples} samples against {found.n_held_out} test images and all "
-        f"{found.n_train} training images, in pixels and in features ({found.features}), 95% intervals (DeLong)."
+        f"Are the samples copies? The first {found.n_samples} samples against {found.n_held_out} test images and {searched}, "
+        f"in pixels and in features ({found.features}), 95% intervals (DeLong)."
     )
     table = render.write_table(analyse.memorisation_table(found), workspace.tables / "memorisation", caption)
     return Section(title, MEMORISATION, [table], [neighbours_figure(found, workspace.figures / "neighbours")])

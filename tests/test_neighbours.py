@@ -40,6 +40,21 @@ def test_copies_are_found_at_distance_zero_and_raise_the_memorisation(digits, di
     assert (found.n_samples, found.n_train, found.n_held_out) == (80, 1437, 360)
 
 
+def test_a_mirrored_copy_is_found_where_mirror_images_are_searched(digits, digits_classifier):
+    train, test = digits
+    copied = np.arange(100, 140)
+    samples = train.take(copied)[..., ::-1].copy()
+    plain, found = (
+        neighbours.neighbours(samples, train, test, digits_classifier, count=2, mirrored=mirrored) for mirrored in (False, True)
+    )
+    assert (plain.pixel_distance[:, 0] > 0).mean() > 0.9  # but for a symmetric digit
+    assert (found.pixel_distance[:, 0] == 0).all()
+    np.testing.assert_array_equal(found.pixel_id[:, 0], train.ids[copied])
+    np.testing.assert_array_equal(found.shown_pixel[:, 0], found.shown)
+    assert (found.n_train, found.mirrored, plain.mirrored) == (1437, True, False)
+    assert (found.held_out_pixel_distance <= plain.held_out_pixel_distance).all()
+
+
 def test_pixel_distance_is_the_rms_difference_in_levels(digits, digits_classifier):
     train, test = digits
     image = train.take(np.array([7]))
