@@ -132,10 +132,12 @@ def _side_by_side(jobs: Sequence[Job], workers: int, on_progress: OnProgress, on
                 job = futures.pop(future)
                 _outcome(future)
                 on_done(job)
-    finally:
-        for child in multiprocessing.active_children():  # idle by now, or no longer wanted
+    except BaseException:
+        for child in multiprocessing.active_children():  # no longer wanted
             child.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _outcome(future: "Future[None]") -> None:
