@@ -16,6 +16,7 @@ from ddpm_eval.diffusion import (
     Network,
     ReverseProcess,
     ReverseStep,
+    ReverseVariance,
     Schedule,
     decoder_term,
     kl_from_error,
@@ -25,7 +26,7 @@ from ddpm_eval.diffusion import (
 )
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.records import Array
-from ddpm_eval.spec import Decoder, Prediction, Protocol
+from ddpm_eval.spec import Decoder, Prediction, Protocol, Variance
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Model:
     network: Network
     schedule: Schedule
     prediction: Prediction
-    trained_variance: str
+    trained_variance: Variance
 
     def reading(self, protocol: Protocol, optimal: Array | None = None) -> Reading:
         """Return how ``protocol`` reads the network.
@@ -56,17 +57,15 @@ class Model:
             ValueError: if the protocol's variance does not exist for this model.
         """
         name = self.trained_variance if protocol.variance == "trained" else protocol.variance
-        learned = self.trained_variance.startswith("learned")
-        variance: object = name
         if name == "optimal":
             if optimal is None:
                 raise ValueError("variance 'optimal' needs an estimate of the model's errors on training images first")
-            variance = torch.from_numpy(optimal).to(self.schedule.beta)
-        elif name in ("fixed-large", "fixed-small"):
-            variance = self.schedule.fixed_variance(name)  # type: ignore[arg-type]
-        elif not learned or name != self.trained_variance:
+            variance: ReverseVariance = torch.from_numpy(optimal).to(self.schedule.beta)
+        elif name.startswith("learned") and name != self.trained_variance:
             raise ValueError(f"variance {name!r} asked for, but this model was trained with {self.trained_variance!r}")
-        process = ReverseProcess(self.network, self.schedule, self.prediction, variance, protocol.clip)  # type: ignore[arg-type]
+        else:
+            variance = self.schedule.variance(name)
+        process = ReverseProcess(self.network, self.schedule, self.prediction, variance, protocol.clip)
         return Reading(process, protocol.decoder)
 
 

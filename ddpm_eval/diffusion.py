@@ -18,10 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ddpm_eval.spec import Decoder, DiffusionSpec, Objective, Prediction
+from ddpm_eval.spec import Decoder, DiffusionSpec, Objective, Prediction, Variance
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """Maps ``x_t`` and 0-based time steps to the prediction (and, with a learned variance, its second half of channels)."""
+
+ReverseVariance = Literal["learned", "learned-range"] | Tensor
+"""A learned variance by its name, a fixed one as a table of sigma_t^2 indexed 0..T."""
 
 HALF_BIN = 1 / 255  # half the width of one of 256 levels on [-1, 1]
 TANH_FLOOR = 1e-12  # of the authors' decoder
@@ -72,6 +75,10 @@ class Schedule:
         sigma2[1] = self.beta_tilde[2]
         sigma2[0] = torch.nan
         return sigma2
+
+    def variance(self, name: Variance) -> ReverseVariance:
+        """Return the reverse variance of that name as `ReverseProcess` takes it: a learned one's name, a fixed one's table."""
+        return name if name == "learned" or name == "learned-range" else self.fixed_variance(name)
 
     def to(self, device: torch.device | str) -> "Schedule":
         """Return the schedule with its tables on ``device``."""
@@ -200,7 +207,7 @@ class ReverseProcess:
     network: Network
     schedule: Schedule
     prediction: Prediction
-    variance: Literal["learned", "learned-range"] | Tensor
+    variance: ReverseVariance
     clip: bool
 
     def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:

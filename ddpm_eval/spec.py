@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -275,11 +275,6 @@ def parse(document: object) -> RunSpec:
         return RunSpec.model_validate(document)
     except ValidationError as error:
         raise ValueError(_sentence(error)) from None
-
-
-def choices(field: object) -> str:
-    """List the values of a Literal type for a message."""
-    return ", ".join(map(str, get_args(field)))
 
 
 def _sentence(error: ValidationError) -> str:

@@ -38,11 +38,9 @@ ADAM_STATE = ("exp_avg", "exp_avg_sq")
 
 def trained_process(spec: RunSpec, network: nn.Module, *, clip: bool) -> ReverseProcess:
     """Return p_theta with the variance it was trained with."""
-    schedule = make_schedule(spec.diffusion).to(next(network.parameters()).device)
-    name = spec.diffusion.variance
-    if name == "learned" or name == "learned-range":
-        return ReverseProcess(network, schedule, spec.diffusion.prediction, name, clip)
-    return ReverseProcess(network, schedule, spec.diffusion.prediction, schedule.fixed_variance(name), clip)
+    diffusion = spec.diffusion
+    schedule = make_schedule(diffusion).to(next(network.parameters()).device)
+    return ReverseProcess(network, schedule, diffusion.prediction, schedule.variance(diffusion.variance), clip)
 
 
 @dataclass(frozen=True)

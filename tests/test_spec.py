@@ -11,11 +11,9 @@ from ddpm_eval.spec import (
     DiffusionSpec,
     EvaluationSpec,
     NetworkSpec,
-    Prediction,
     Protocol,
     RunSpec,
     TrainSpec,
-    choices,
     differences,
     override,
     parse,
@@ -130,10 +128,6 @@ def test_unknown_fields_are_refused(run):
     document["train"]["momentum"] = 0.9
     with pytest.raises(ValueError, match=r"train\.momentum"):
         parse(document)
-
-
-def test_choices_lists_a_literal():
-    assert choices(Prediction) == "eps, mu, x0"
 
 
 def test_captions_say_every_choice():
