@@ -135,8 +135,13 @@ class Run:
         log = self._stored_log() if self.checkpoint.exists() else None
         return log is not None and (log.diverged or (log.status == "ok" and log.steps >= self.spec.train.steps))
 
-    def train(self, max_minutes: float | None = None) -> TrainingLog:
-        """Train to the run's number of steps, or continue to it."""
+    def train(
+        self,
+        max_minutes: float | None = None,
+        watchers: Sequence[training.Watcher] = (),
+        ignore_memory: bool = False,
+    ) -> TrainingLog:
+        """Train to the run's number of steps, or continue to it; see `ddpm_eval.train.train`."""
         stored = self._stored_log()
         if stored is not None and self.trained():
             training.check_same_run(self._header, self.spec, self.checkpoint)
@@ -148,6 +153,8 @@ class Run:
             self.checkpoint,
             max_minutes=max_minutes,
             progress=lambda _, done, total: self.progress("train", done, total),
+            watchers=watchers,
+            ignore_memory=ignore_memory,
         )
         for name in ("weights", "network", "_header"):
             self.__dict__.pop(name, None)
@@ -174,7 +181,7 @@ class Run:
             began, pieces = time.monotonic(), _ranges(have, n, self.batch_size)
             chunks = self.chunks(name, digest(key, have, n, self.batch_size))
             chain = sampling.Chain(self.process(steps), self.spec.seed, method)
-            self.share(chunks, pieces, lambda ids: self._draw(chain, ids), "sample", (n - have) * steps, steps)
+            self.share(chunks, pieces, lambda ids: self.draw(chain, ids), "sample", (n - have) * steps, steps)
             drawn = self.collect(chunks, pieces)
             if drawn is not None:
                 self._keep(stored, drawn, name, key, (steps, method), time.monotonic() - began)
@@ -219,7 +226,7 @@ class Run:
                 self.chunks("progressive", digest(key, n, self.batch_size)),
                 sampling.Chain(self.process(), self.spec.seed),
             )
-            self.share(chunks, pieces, lambda ids: self._draw(chain, ids, times), "progressive", n * total, total)
+            self.share(chunks, pieces, lambda ids: self.draw(chain, ids, times), "progressive", n * total, total)
             drawn = self.collect(chunks, pieces)
             if drawn is not None:
                 estimates, seconds = np.moveaxis(drawn.pop("x_0_hat"), 1, 0), time.monotonic() - began
@@ -324,8 +331,8 @@ class Run:
 
     # Shared by the stages
 
-    def _draw(self, chain: sampling.Chain, ids: range, times: Sequence[int] = ()) -> dict[str, Array]:
-        """Draw samples, and keep x0_hat at some times; one that is not finite has NaN as its share out of range."""
+    def draw(self, chain: sampling.Chain, ids: range, times: Sequence[int] = ()) -> dict[str, Array]:
+        """Draw samples (``images``, ``out_of_range``, ``seconds``), and keep x0_hat at some times; one that is not finite has NaN as its share out of range."""
         began, places = time.monotonic(), torch.arange(ids.start, ids.stop, device=self.runtime.device)
         with self.runtime.evaluation_precision():
             if times:

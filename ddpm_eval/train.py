@@ -8,9 +8,10 @@ remembers). A run whose loss or gradient stops being finite is a result: it ends
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm_eval import checkpoint
+from ddpm_eval import checkpoint, memory
 from ddpm_eval.checkpoint import Checkpoint
 from ddpm_eval.data import ImageSet, to_model_range
 from ddpm_eval.diffusion import ReverseProcess, make_schedule, training_loss
@@ -176,6 +177,14 @@ class Trainer:
         bad = (~torch.isfinite(logged)).any(0).nonzero()
         return since + int(bad[0]) if len(bad) else None
 
+    def averaged_network(self) -> UNet:
+        """Return the network with the averaged weights as they are at any time (shared, not copied), in evaluation mode."""
+        spec, names = self.spec, [name for name, _ in self.network.named_parameters()]
+        with torch.device("meta"):
+            network = UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels)
+        network.load_state_dict(dict(zip(names, self.average, strict=True)), assign=True)
+        return network.eval()
+
     def snapshot(self, status: str, reason: str) -> Checkpoint:
         """Return everything that resuming needs, on the CPU."""
         names = [name for name, _ in self.network.named_parameters()]
@@ -206,6 +215,17 @@ class Trainer:
         return {"step": torch.tensor(float(self.step), device=value.device), **moments}
 
 
+class Watcher(Protocol):
+    """Looks on while a run trains: called on every process before the first update and at each look, changing nothing."""
+
+    @property
+    def every(self) -> int:
+        """Updates after each of which there is to be a look, besides those that there are anyway."""
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Look at the training after its update ``trainer.step``."""
+
+
 def train(
     spec: RunSpec,
     images: ImageSet,
@@ -214,6 +234,8 @@ def train(
     *,
     max_minutes: float | None = None,
     progress: Progress = silent,
+    watchers: Sequence[Watcher] = (),
+    ignore_memory: bool = False,
 ) -> TrainingLog:
     """Train a run to its number of steps, starting from its checkpoint if there is one.
 
@@ -224,50 +246,82 @@ def train(
         path: of the checkpoint.
         max_minutes: stop cleanly after this time, with a checkpoint.
         progress: called with (stage, updates done, updates in all).
+        watchers: see `Watcher`; their time is no part of the log's seconds.
+        ignore_memory: train even where `ddpm_eval.memory` says that the memory is too small.
 
     Returns:
         The log of the whole run so far, ``status`` ``ok``, ``stopped`` (by ``max_minutes``) or ``diverged``.
 
     Raises:
-        ValueError: if the checkpoint is of another run or damaged, or the batch does not divide among the processes.
+        ValueError: if the checkpoint is of another run or damaged, the batch does not divide among the processes, or the
+            memory is too small.
     """
+    trainer = _trainer(spec, images, runtime, path, ignore_memory)
+    if isinstance(trainer, TrainingLog):
+        return trainer
+    batches = Batches(spec, images, runtime)
+    try:
+        status, reason = _loop(trainer, batches, path, max_minutes, progress, watchers)
+    except torch.OutOfMemoryError:
+        size, where = spec.train.batch_size, runtime.describe()
+        raise ValueError(f"{where} ran out of memory with batches of {size} (take a smaller --set train.batch_size)") from None
+    return training_log(_save(trainer, path, status, reason))
+
+
+def _trainer(spec: RunSpec, images: ImageSet, runtime: Runtime, path: Path, ignore_memory: bool) -> Trainer | TrainingLog:
+    """Begin or continue a run; return the log of one that is over."""
     saved = checkpoint.load(path) if path.exists() else None
     if saved is not None:
         check_same_run(saved, spec, path)
+        if saved.facts["status"] == "diverged":
+            return training_log(saved)
+        if saved.step >= spec.train.steps:  # whatever stopped it: it has all the updates asked for
+            return replace(training_log(saved), status="ok", reason="")
         if runtime.device.type == "cpu" and saved.facts.get("threads") != torch.get_num_threads():
             log.info(
                 "resuming with %d threads, not %s: equal to rounding only", torch.get_num_threads(), saved.facts["threads"]
             )
-    trainer = Trainer(spec, runtime, saved)
-    if saved is not None and saved.facts["status"] == "diverged":
-        return training_log(saved)
-    if saved is not None and trainer.step >= spec.train.steps:  # whatever stopped it: it has all the updates asked for
-        return replace(training_log(saved), status="ok", reason="")
-    batches = Batches(spec, images, runtime)
-    status, reason = _loop(trainer, batches, path, max_minutes, progress)
-    return training_log(_save(trainer, path, status, reason))
+    if not ignore_memory:
+        memory.check(spec, runtime, images)
+    return Trainer(spec, runtime, saved)
 
 
-def _loop(trainer: Trainer, batches: Batches, path: Path, max_minutes: float | None, progress: Progress) -> tuple[str, str]:
-    train, began, before = trainer.spec.train, time.monotonic(), trainer.seconds
-    checked = trainer.step
+def _loop(
+    trainer: Trainer,
+    batches: Batches,
+    path: Path,
+    max_minutes: float | None,
+    progress: Progress,
+    watchers: Sequence[Watcher],
+) -> tuple[str, str]:
+    train, before, began = trainer.spec.train, trainer.seconds, time.monotonic()
+    looks = (CHECK_STEPS, train.checkpoint_steps, *(watcher.every for watcher in watchers))
+    checked, watched = trainer.step, _watch(watchers, trainer)
     for batch in batches.stream(trainer.step, train.steps):
         trainer.seeded_update(batch)
-        due = trainer.step % train.checkpoint_steps == 0
-        if trainer.step % CHECK_STEPS and not due and trainer.step != train.steps:
+        if all(trainer.step % every for every in looks) and trainer.step != train.steps:
             continue
         bad = trainer.diverged_at(checked)
-        trainer.seconds, checked = before + time.monotonic() - began, trainer.step
+        trainer.seconds, checked = before + time.monotonic() - began - watched, trainer.step
         progress("train", trainer.step, train.steps)
         if bad is not None:
             value = f"loss {float(trainer.log[0, bad]):g}, gradient norm {float(trainer.log[1, bad]):g}"
             return "diverged", f"{value} at update {bad + 1} (seed {trainer.spec.seed})"
+        if trainer.step % train.checkpoint_steps == 0 and trainer.step < train.steps:
+            _save(trainer, path, "running", "")
+        watched += _watch(watchers, trainer)
         late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
         if trainer.runtime.agree(late) and trainer.step < train.steps:
             return "stopped", f"after {max_minutes:g} minutes"
-        if due and trainer.step < train.steps:
-            _save(trainer, path, "running", "")
     return "ok", ""
+
+
+def _watch(watchers: Sequence[Watcher], trainer: Trainer) -> float:
+    """Let the watchers look; return the seconds they took."""
+    began = time.monotonic()
+    for watcher in watchers:
+        watcher(trainer)
+    return time.monotonic() - began
 
 
 def _save(trainer: Trainer, path: Path, status: str, reason: str) -> Checkpoint:

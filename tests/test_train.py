@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -364,6 +365,51 @@ def test_a_time_limit_reached_with_the_last_update_stops_nothing(tmp_path):
 def test_a_stopped_run_that_has_all_the_updates_asked_for_is_done(tmp_path):
     assert run(TINY, tmp_path, max_minutes=1e-9).status == "stopped"
     assert run(tiny(train__steps=2), tmp_path).status == "ok"
+
+
+# Watching
+
+
+class Witness:
+    """Notes when it is called, and takes its time."""
+
+    def __init__(self, every, pause=0.0):
+        self.every, self.pause, self.steps, self.seconds = every, pause, [], []
+
+    def __call__(self, trainer):
+        self.steps.append(trainer.step)
+        self.seconds.append(trainer.seconds)
+        time.sleep(self.pause)
+
+
+def test_watchers_look_before_the_first_update_and_at_each_look_of_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECK_STEPS", 5)
+    spec = tiny(train__steps=13, train__checkpoint_steps=6)
+    first, second = Witness(4), Witness(100)
+    run(spec, tmp_path, watchers=[first, second])
+    assert first.steps == second.steps == [0, 4, 5, 6, 8, 10, 12, 13]
+    late = Witness(7)
+    run(tiny(train__steps=15, train__checkpoint_steps=6), tmp_path, watchers=[late])
+    assert late.steps == [13, 14, 15]
+
+
+def test_the_watchers_time_is_no_part_of_the_trainings_but_of_the_limits(tmp_path):
+    slow = Witness(1, pause=0.2)
+    log = run(TINY, tmp_path, watchers=[slow])
+    assert len(slow.steps) == 7 and log.seconds < 0.7 < 7 * 0.2
+    assert slow.seconds == sorted(slow.seconds) and slow.seconds[-1] == log.seconds
+    limited = run(tiny(seed=5), tmp_path / "limited", watchers=[Witness(1, pause=0.2)], max_minutes=0.1 / 60)
+    assert (limited.status, limited.steps) == ("stopped", 1)
+
+
+def test_nothing_looks_at_a_run_that_is_over_or_diverged(tmp_path, monkeypatch):
+    witness = Witness(1)
+    run(TINY, tmp_path)
+    run(TINY, tmp_path, watchers=[witness])
+    assert witness.steps == []
+    monkeypatch.setattr(train, "training_loss", breaking(3, "loss"))
+    assert run(TINY, tmp_path / "diverged", watchers=[witness]).diverged
+    assert witness.steps == [0, 1, 2]
 
 
 # Divergence
