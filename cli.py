@@ -122,11 +122,29 @@ def report(**options: Any) -> None:  # noqa: ANN401
 @click.option("--objective", type=click.Choice(["vlb", "mse"]), help="Instead of the preset's mse (L_simple).")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after this time.")
 @click.option("--resume/--no-resume", default=True, help="Continue from the run's checkpoint (default), or refuse to.")
+@click.option(
+    "--log",
+    "--logger",  # torchrun takes any --log for an abbreviation of an option of its own
+    "logger",
+    type=click.Choice(["tensorboard"]),
+    help="Also write the curves into the run's tensorboard/ (under torchrun: --logger).",
+)
+@click.option(
+    "--preview-steps",
+    type=click.IntRange(0),
+    default=5000,
+    show_default=True,
+    help="Updates between looks at samples (previews/) and bits/dim; 0: none.",
+)
+@click.option("--ignore-memory", is_flag=True, help="Train even if the memory seems too small.")
 def train(
     prediction: str | None,
     objective: str | None,
     max_minutes: float | None,
     resume: bool,
+    logger: str | None,
+    preview_steps: int,
+    ignore_memory: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Train one run; continues from its checkpoint."""
@@ -141,10 +159,13 @@ def train(
     if dry_run:
         click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")
         return
+    from ddpm_eval.preview import watching
+
     run = _run(folder, workspace.device, workspace.data_root, spec=spec)
     if not resume and run.checkpoint.exists():
         raise UserError(f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
-    log = _holding(run, lambda: run.train(max_minutes))
+    with watching(run, preview_steps, logger == "tensorboard") as watchers:
+        log = _holding(run, lambda: run.train(max_minutes, watchers, ignore_memory))
     _say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
 
 

@@ -18,7 +18,17 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.intervals import Estimate, difference, grouped_estimate, mean_estimate, share_interval
-from ddpm_eval.records import Array, Baseline, BoundAtoms, Neighbours, Quality, QualityCurve, StratifiedAtoms, TrainingLog
+from ddpm_eval.records import (
+    Array,
+    Baseline,
+    BoundAtoms,
+    BoundHistory,
+    Neighbours,
+    Quality,
+    QualityCurve,
+    StratifiedAtoms,
+    TrainingLog,
+)
 
 Atoms = BoundAtoms | StratifiedAtoms
 
@@ -552,6 +562,14 @@ def training_curve(log: TrainingLog, points: int = 300) -> pd.DataFrame:
         values = getattr(log, name).astype(np.float64)
         frame[name] = np.add.reduceat(values, starts) / sizes if count else np.empty(0)
     frame["updates"] = sizes
+    return frame
+
+
+def history_table(history: BoundHistory) -> pd.DataFrame:
+    """List the bound over a training: update, n_images, and total (bits_per_dim), rate and distortion with their intervals."""
+    frame = pd.DataFrame({"update": history.update, "n_images": len(history.image_id)})
+    for name, values in (("bits_per_dim", history.total), ("rate", history.rate), ("distortion", history.distortion)):
+        _add(frame, name, *_bounds(mean_estimate(values.T, stratified_by=history.offset)))
     return frame
 
 

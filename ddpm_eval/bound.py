@@ -69,6 +69,10 @@ class Model:
         return Reading(process, protocol.decoder)
 
 
+class NotFinite(ValueError):
+    """A network's output is not finite."""
+
+
 @torch.inference_mode()
 def evaluate(
     readings: Sequence[Reading], x_0: Tensor, ids: Tensor, t: Tensor, seed: int, draw: int = 0
@@ -87,7 +91,7 @@ def evaluate(
         Terms in nats per image and squared errors (mean over elements, units of [-1, 1]), each ``[reading, pair]`` float64.
 
     Raises:
-        ValueError: if the network's output is not finite; the image and the time are named.
+        NotFinite: naming the image and the time, if the network's output is not finite.
     """
     process = readings[0].process
     schedule = process.schedule
@@ -98,7 +102,7 @@ def evaluate(
     finite = torch.isfinite(output).flatten(1).all(1)
     if not finite.all():
         bad = int((~finite).nonzero()[0])
-        raise ValueError(f"the network's output is not finite at t = {int(t[bad])} for image {int(ids[bad])}")
+        raise NotFinite(f"the network's output is not finite at t = {int(t[bad])} for image {int(ids[bad])}")
     last = (t == 1).nonzero()[:, 0]
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
     estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}  # readings that clip alike share all but the variance

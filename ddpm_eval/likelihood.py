@@ -79,12 +79,17 @@ class Likelihood:
         wanted = [p for p in protocols if not self.done([p])]
         for draws in sorted({p.draws for p in wanted}):
             group = [p for p in wanted if p.draws == draws]
-            model, began = self.run.model(self.chain), monotonic()
-            readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in group]
-            records = self._stratified(group, readings) if self.few else self._full(group, readings)
+            began = monotonic()
+            records = self.compute(group)
             for protocol, record in zip(group, records, strict=True) if self.run.runtime.main else ():
                 self.run.put(self.name(protocol), record, key=self.key(protocol), seconds=monotonic() - began)
             self.run.runtime.barrier()
+
+    def compute(self, protocols: Sequence[Protocol]) -> list[Record]:
+        """Measure without storing, under protocols with equal draws; of all steps, the results are the main process's."""
+        model = self.run.model(self.chain)
+        readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in protocols]
+        return self._stratified(protocols, readings) if self.few else self._full(protocols, readings)
 
     def result(self, protocol: Protocol) -> BoundAtoms | StratifiedAtoms:
         """Read a stored result."""

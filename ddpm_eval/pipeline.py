@@ -332,7 +332,7 @@ class Run:
     # Shared by the stages
 
     def draw(self, chain: sampling.Chain, ids: range, times: Sequence[int] = ()) -> dict[str, Array]:
-        """Draw samples (``images``, ``out_of_range``, ``seconds``), and keep x0_hat at some times; one that is not finite has NaN as its share out of range."""
+        """Draw samples, and keep x0_hat at some times; one that is not finite has NaN as its share out of range."""
         began, places = time.monotonic(), torch.arange(ids.start, ids.stop, device=self.runtime.device)
         with self.runtime.evaluation_precision():
             if times:

@@ -169,6 +169,26 @@ class StratifiedAtoms(Record):
 
 
 @record
+class BoundHistory(Record):
+    """The bound of the same test images at several moments of a training, estimated as cheaply as a look in between asks for.
+
+    Each value is a stratified estimate with the averaged weights of that moment, unbiased for the image and noise; NaN where
+    the network's output was not finite. ``protocol`` is the JSON of the `Protocol`.
+    """
+
+    update: Array = array("moment", "updates", "parameter updates done, increasing")
+    image_id: Array = array("image", "id", "stable ids within the split")
+    offset: Array = array("image", "1", "as in `StratifiedAtoms`, the same at every moment")
+    total: Array = array("moment image", "bits/dim", "the bound")
+    rate: Array = array("moment image", "bits/dim", "terms of t > 1")
+    distortion: Array = array("moment image", "bits/dim", "term of t = 1")
+    split: str
+    protocol: str
+    evaluations_per_image: int
+    inexact_left_out: int
+
+
+@record
 class FeatureStatistics(Record):
     """Mean and covariance of an extractor's features over a set of images, accumulated in float64.
 
@@ -331,6 +351,8 @@ class Neighbours(Record):
 QUALITY_OVER_TIME = "quality-time"
 QUALITY_OVER_STEPS: dict[Method, str] = {"ancestral": "quality-steps-ancestral", "ddim": "quality-steps-ddim"}
 """Names under which a run's quality curves are stored."""
+BOUND_HISTORY = "bound-history"
+"""The name under which a `BoundHistory` is stored."""
 
 
 def bound_name(split: str, protocol: Protocol, few: bool = False, chain: int | None = None) -> str:

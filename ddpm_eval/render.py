@@ -222,7 +222,7 @@ def plot_samples(panels: Mapping[str, Array], columns: int = 8) -> Figure:
         figure = Figure(figsize=(3.4 * len(panels), 3.4 * rows / columns + 0.4), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (title, images) in zip(axes, panels.items(), strict=True):
-            _show(ax, _mosaic(images, columns))
+            _show(ax, mosaic(images, columns))
             ax.set_title(title)
             ax.set_anchor("N")
         figure.get_layout_engine().set(wspace=0.04)  # type: ignore[union-attr, call-arg]
@@ -242,7 +242,7 @@ def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
     with _style():
         figure = Figure(figsize=(7.0, 7.0 * samples / count + 0.6), layout="constrained")
         ax = figure.subplots()
-        _show(ax, _mosaic(flat, count))
+        _show(ax, mosaic(flat, count))
         side = images.shape[-1] + 1
         ax.set_xticks([side * (i + 0.5) for i in range(count)], list(labels))
         ax.tick_params(length=0)
@@ -469,7 +469,7 @@ def _minor_tick(value: float, low: float, high: float) -> str:
     return f"{value:g}" if round(leading) in shown else ""
 
 
-def _mosaic(images: Array, columns: int) -> Array:
+def mosaic(images: Array, columns: int) -> Array:
     """Lay ``[image, channel, row, column]`` out on white, row by row, one pixel apart: ``[row, column, 3]``."""
     rows, (height, width) = -(-len(images) // columns), images.shape[2:]
     canvas = np.full((rows * (height + 1), columns * (width + 1), 3), 255, dtype=np.uint8)

@@ -70,7 +70,7 @@ class Store:
         Raises:
             ValueError: if what is there is unreadable, or the disk is full or not writable; what is there is then untouched.
         """
-        with _turn(self.path), _replacing(self.path) as temporary:
+        with _turn(self.path), replacing(self.path) as temporary:
             if self.path.exists():
                 self._check()
                 shutil.copyfile(self.path, temporary)
@@ -165,7 +165,7 @@ class Chunks:
 
     def put(self, index: int, arrays: Mapping[str, Array]) -> None:
         """Store piece ``index`` atomically; raise ValueError if the disk is full or not writable."""
-        with _replacing(self._path(index)) as temporary:
+        with replacing(self._path(index)) as temporary:
             temporary.write_bytes(_empty_file())
             _reserve(temporary, list(arrays.values()))
             with h5py.File(temporary, "a") as file:
@@ -284,7 +284,7 @@ def _turn(final: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(final: Path) -> Iterator[Path]:
+def replacing(final: Path) -> Iterator[Path]:
     """Give the name of a temporary file that becomes ``final`` if the block succeeds, and is removed if it fails."""
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
     try:

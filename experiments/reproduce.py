@@ -32,6 +32,7 @@ UNITS = {
     "ScheduleTables": "variance",
     "BoundAtoms": "nats per image and step",
     "StratifiedAtoms": "nats per image and step",
+    "BoundHistory": "bits/dim",
     "Quality": "none; distances in squared features",
     "QualityCurve": "none; distances in squared features",
     "Samples": "8-bit levels",
@@ -139,7 +140,7 @@ def _count(entry: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
-    if "Atoms" in entry.record:
+    if "Atoms" in entry.record or entry.record == "BoundHistory":
         return intervals.METHOD
     return "see docs/quality.md" if entry.record in ("Quality", "QualityCurve", "Neighbours") else "none"
 
@@ -147,6 +148,6 @@ def _interval(entry: Entry) -> str:
 def _protocol(entry: Entry) -> str:
     from ddpm_eval.spec import Protocol
 
-    if "terms" in entry.arrays:
+    if "terms" in entry.arrays or entry.record == "BoundHistory":
         return Protocol.model_validate_json(entry.scalars["protocol"]).caption()
     return str(entry.scalars.get("caption") or entry.scalars.get("method") or "")

@@ -1,10 +1,12 @@
-"""Loss and gradient norm of every run."""
+"""Loss and gradient norm of every run, and how the bound moved while it trained where previews were taken."""
 
 import pandas as pd
 
 from ddpm_eval import analyse, render
-from ddpm_eval.records import TrainingLog
+from ddpm_eval.records import BOUND_HISTORY, BoundHistory, TrainingLog
 from ddpm_eval.report import Section
+from ddpm_eval.spec import Protocol
+from ddpm_eval.store import Store
 from experiments.presets import TABLE_2
 from experiments.workspace import Workspace
 
@@ -28,8 +30,30 @@ def section(workspace: Workspace) -> Section:
             caption = f"Training of the runs with objective {objective}: block means of loss and gradient norm before clipping."
             figure = render.plot_training(frame, label)
             figures.append(render.write_figure(figure, frame, workspace.figures / f"training_{objective}", caption))
+    figures += bound_figure(workspace)
     if not rows:
-        return Section("Training")
+        return Section("Training", "", [], figures)
     frame = pd.DataFrame(rows, columns=["run", "status", "updates", "images", "seconds", "parameters"])
     table = render.write_table(frame, workspace.tables / "training", "Training of every run.")
     return Section("Training", "", [table], figures)
+
+
+def bound_figure(workspace: Workspace) -> list[render.Illustration]:
+    """Render bits/dim against updates, if any run kept it; values of weights that were trained on are as good as the last."""
+    curves, captions = [], []
+    for cell in TABLE_2:
+        if BOUND_HISTORY not in workspace.entries(cell):
+            continue
+        history = Store(workspace.folder(cell) / "results.h5").get(BOUND_HISTORY, BoundHistory)
+        curves.append(analyse.history_table(history).assign(run=workspace.spec(cell).cell))
+        protocol = Protocol.model_validate_json(history.protocol).caption()
+        captions.append(
+            f"{protocol}; stratified estimator, {history.evaluations_per_image} evaluations of each of the same "
+            f"{len(history.image_id)} {history.split} images; 95% intervals over images"
+        )
+    if not curves:
+        return []
+    frame = pd.concat(curves, ignore_index=True)
+    figure = render.plot_against(frame, "update", "bits_per_dim", xlabel="update", ylabel="bits/dim")
+    caption = f"The bound of the averaged weights over training. {'. '.join(dict.fromkeys(captions))}."
+    return [render.write_figure(figure, frame, workspace.figures / "training_bound", caption)]

@@ -11,7 +11,17 @@ from scipy import stats
 
 from ddpm_eval import analyse
 from ddpm_eval.intervals import share_interval
-from ddpm_eval.records import BoundAtoms, Neighbours, Quality, QualityCurve, StratifiedAtoms, TrainingLog, array_fields
+from ddpm_eval.records import (
+    BoundAtoms,
+    BoundHistory,
+    Neighbours,
+    Quality,
+    QualityCurve,
+    StratifiedAtoms,
+    TrainingLog,
+    array_fields,
+)
+from ddpm_eval.stratified import from_full
 from experiments import published
 
 T, DIMENSIONS = 1000, 64
@@ -467,6 +477,24 @@ def test_training_curve_shows_divergence():
     log.loss[-1] = np.nan
     assert math.isnan(analyse.training_curve(log, points=5)["loss"].iloc[-1])
     assert np.isfinite(analyse.training_curve(log, points=5)["loss"].iloc[:-1]).all()
+
+
+def test_a_history_lists_each_moments_means_as_the_split_of_its_atoms_does():
+    """The total is rate, distortion and the prior, which is in neither."""
+    rng = np.random.default_rng(0)
+    full = [make_atoms(rng.gamma(2, 1e-3, (60, T)), prior=np.full(60, 0.25)) for _ in range(2)]
+    moments = [from_full(atoms, 8, seed=3) for atoms in full]
+    values = [analyse.bound_values(atoms) for atoms in moments]
+    arrays = {name: np.stack([value[name] for value in values]) for name in ("total", "rate", "distortion")}
+    facts = {"split": "test", "protocol": protocol(), "evaluations_per_image": 8, "inexact_left_out": 0}
+    history = BoundHistory(np.array([10, 20]), np.arange(60), moments[0].offset, **arrays, **facts)
+    table = analyse.history_table(history)
+    assert list(table["update"]) == [10, 20] and list(table["n_images"]) == [60, 60]
+    for row, atoms in zip(table.itertuples(), moments, strict=True):
+        split = analyse.split_table(atoms, "fixed-large").set_index("quantity")
+        for name, quantity in {"bits_per_dim": "total", "rate": "rate", "distortion": "distortion"}.items():
+            found = [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")]
+            np.testing.assert_allclose(found, split.loc[quantity, ["bits_per_dim", "low", "high"]].to_numpy(float))
 
 
 def test_pixel_table_holds_every_pixel():

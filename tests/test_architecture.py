@@ -25,7 +25,9 @@ ORDER = [
     "runtime",
     "checkpoint",
     "interchange",
+    "memory",
     "train",
+    "tensorboard",
     "sample",
     "bound",
     "features",
@@ -41,6 +43,7 @@ ORDER = [
     "render",
     "report",
     "pipeline",
+    "preview",
     "jobs",
 ]
 LIGHT = ("spec", "records", "stratified", "store", "intervals", "analyse", "render", "report", "jobs")

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cli
+from ddpm_eval import memory
 from ddpm_eval.spec import PROTOCOLS
 from experiments.presets import DEVIATIONS, NAMES, TABLE_2, preset, run_name
 from experiments.published import table_2
@@ -211,6 +212,36 @@ def test_user_errors_are_one_sentence(arguments, sentence, tmp_path):
     extra = folders(tmp_path) if arguments[0] in ("reproduce", "ablation", "train") else []
     assert sentence in refuse(*arguments, *extra)
     assert not list(tmp_path.rglob("*.h5")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda runtime: 120 * 10**6)
+    one = ["train", *folders(tmp_path), *SETTINGS, "--set", "train.batch_size=4096", "--set", "train.steps=1"]
+    message = refuse(*one)
+    assert "training digits with batches of 4096 needs about" in message and "--set train.batch_size=" in message
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert "ok after 1 updates" in call(*one, "--ignore-memory")
+
+
+def test_training_shows_how_it_goes(tmp_path):
+    """Event files and previews lie in the run's folder; the report draws the bound over training."""
+    arguments = [*folders(tmp_path), *SETTINGS]
+    call("train", *arguments, "--log", "tensorboard", "--preview-steps", "4")
+    run = main_run(tmp_path)
+    assert [path.name for path in sorted((run / "previews").iterdir())] == [f"step-{n:08d}.png" for n in (4, 8, 12)]
+    assert list((run / "tensorboard").iterdir())
+    call("report", *arguments)
+    curve = pd.read_csv(next((tmp_path / "reports").iterdir()) / "figures" / "training_bound.csv")
+    assert curve["update"].tolist() == [4, 8, 12] and (curve["n_images"] == 24).all()
+    assert ((curve["bits_per_dim_low"] < curve["bits_per_dim"]) & (curve["bits_per_dim"] < curve["bits_per_dim_high"])).all()
+    page = (next((tmp_path / "reports").iterdir()) / "report.md").read_text()
+    assert "8 evaluations of each of the same 24 test images" in page
+
+
+def test_a_missing_tensorboard_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "pip install 'ddpm_eval[log]'" in refuse("train", *folders(tmp_path), *SETTINGS, "--log", "tensorboard")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

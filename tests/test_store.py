@@ -231,7 +231,7 @@ def child(code, *arguments, stdin=None):
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
 
-@pytest.mark.parametrize("moment", ["_reserve", "_write", "_replacing"])
+@pytest.mark.parametrize("moment", ["_reserve", "_write", "replacing"])
 @pytest.mark.parametrize("fresh", [True, False], ids=["first-result", "another-result"])
 def test_a_kill_in_the_middle_of_put_loses_only_what_was_being_put(results, moment, fresh):
     if not fresh:
