@@ -78,6 +78,8 @@ class Previews:
     def __call__(self, trainer: Trainer) -> None:
         """Take a preview if it is time, and it was not taken before the training was interrupted."""
         first, self.started = not self.started, True
+        if first:
+            self._check_images()
         if trainer.step == 0 or trainer.step % self.every:
             return
         if first and not trainer.runtime.agree(not self._taken(trainer.step)):
@@ -89,6 +91,13 @@ class Previews:
             self._append(averaged, moment, monotonic() - began)
             self._show(grid, moment)
         trainer.runtime.barrier()
+
+    def _check_images(self) -> None:
+        """Load the test images now: a split that is missing should not end the training later."""
+        try:
+            self.run.test_images  # noqa: B018 - kept by the run
+        except ValueError as error:
+            raise ValueError(f"{error} (previews measure test images; --preview-steps 0 does without)") from None
 
     def path(self, step: int) -> Path:
         """Return the file of the samples after ``step`` updates."""
@@ -131,6 +140,7 @@ def averaged_run(run: Run, trainer: Trainer) -> Run:
     n = min(TEST_IMAGES, run.spec.evaluation.n_test_images or TEST_IMAGES)
     evaluation = run.spec.evaluation.model_copy(update={"n_test_images": n, "evaluations_per_image": EVALUATIONS})
     averaged = _Averaged(run.folder, run.spec.model_copy(update={"evaluation": evaluation}), run.runtime)
+    averaged.progress = lambda stage, done, total: run.progress(f"preview: {stage}", done, total)
     averaged.network, averaged.test_images = trainer.averaged_network(), run.test_images
     averaged.weights = f"averaged after {trainer.step} updates"
     return averaged
@@ -156,7 +166,7 @@ def _grid(run: Run, step: int) -> Array | None:
     size = min(run.batch_size, -(-n // run.runtime.world_size))
     pieces = [range(start, min(start + size, n)) for start in range(0, n, size)]
     chunks = run.chunks("preview", digest(run.spec.identity(), step, n, steps, size))
-    run.share(chunks, pieces, lambda ids: run.draw(chain, ids), "preview", n * steps, steps)
+    run.share(chunks, pieces, lambda ids: run.draw(chain, ids), "sample", n * steps, steps)
     drawn = run.collect(chunks, pieces)
     if drawn is None:
         return None

@@ -16,6 +16,7 @@ from ddpm_eval.spec import SAMPLING_STEPS
 from experiments import reproduce
 from experiments.workspace import Workspace
 
+PREVIEW_DELAY_SECONDS = 2
 TRAINING_COST = 3
 """A training update costs about three times the evaluations of its images."""
 
@@ -142,14 +143,15 @@ def work(job: Job, stage: str) -> int:
 
 
 def bar() -> Callable[[str, int, int], None]:
-    """Return a progress callback that shows one bar per stage (of the main process)."""
+    """Return a progress callback that shows one bar per stage (of the main process), a preview's only if and while it lasts."""
     if int(os.environ.get("RANK", "0")) != 0:
         return lambda stage, done, total: None
     bars: dict[str, tqdm] = {}
 
     def show(stage: str, done: int, total: int) -> None:
         if stage not in bars or bars[stage].total != total or done < bars[stage].n:  # not yet, or again
-            bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, **_pace())
+            passing = {"leave": False, "delay": PREVIEW_DELAY_SECONDS} if stage.startswith("preview") else {}
+            bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, **_pace(), **passing)
         bars[stage].update(done - bars[stage].n)
         if done >= total:
             bars[stage].close()
