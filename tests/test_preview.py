@@ -184,6 +184,15 @@ def test_a_place_that_cannot_be_written_is_named(spec, tmp_path):
         train(tmp_path / "run", spec)
 
 
+def test_a_missing_test_split_is_said_before_the_first_update(spec, tmp_path):
+    np.savez(tmp_path / "only_train.npz", x_train=digits().array[:40])
+    one = override(spec, {"data.name": f"npz:{tmp_path / 'only_train.npz'}"})
+    with pytest.raises(ValueError, match=r"x_test.*--preview-steps 0 does without"):
+        train(tmp_path / "run", one)
+    assert not (tmp_path / "run").exists()
+    assert train(tmp_path / "run", one, every=0).trained()
+
+
 def test_samples_and_bound_are_shown_on_the_board(spec, trained, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
