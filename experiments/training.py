@@ -55,5 +55,5 @@ def bound_figure(workspace: Workspace) -> list[render.Illustration]:
         return []
     frame = pd.concat(curves, ignore_index=True)
     figure = render.plot_against(frame, "update", "bits_per_dim", xlabel="update", ylabel="bits/dim")
-    caption = f"The bound of the averaged weights over training. {'. '.join(dict.fromkeys(captions))}."
+    caption = f"The bound of the averaged weights over training; {'; '.join(dict.fromkeys(captions))}."
     return [render.write_figure(figure, frame, workspace.figures / "training_bound", caption)]
