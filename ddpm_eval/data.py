@@ -174,7 +174,7 @@ def load(spec: DataSpec, split: str, root: Path | None = None) -> ImageSet:
         case "lsun":
             return _lsun(spec, split, root)
         case "npz":
-            return _npz(spec, split)
+            return _npz(spec, split, _path(spec.name))
         case "folder":
             return _folder(spec, split)
 
@@ -281,6 +281,9 @@ def _digits(spec: DataSpec, split: str) -> ImageSet:
 
 
 def _torchvision(spec: DataSpec, split: str, root: Path) -> ImageSet:
+    packed = root / f"{spec.name}.npz"
+    if packed.is_file():
+        return _npz(spec, split, packed)
     reader = getattr(import_torchvision().datasets, TORCHVISION[spec.name][0])
     dataset = _open_or_download(spec.name, partial(reader, root, train=split == "train"), root)
     images, labels = _nchw(np.asarray(dataset.data), spec.name), np.asarray(dataset.targets, np.int64)
@@ -303,13 +306,13 @@ def _open_or_download(name: str, reader: Callable[..., Any], root: Path) -> Any:
             return reader(download=True)
     except Exception as error:
         raise ValueError(
-            f"{name} is not in {root} and could not be downloaded ({one_line(error)}): put {TORCHVISION[name][1]} there, or "
+            f"{name} is not in {root} and could not be downloaded ({one_line(error)}): put {TORCHVISION[name][1]} (or all of it "
+            f"as {name}.npz) there, or "
             "name the folder that holds it with --data-root"
         ) from error
 
 
-def _npz(spec: DataSpec, split: str) -> ImageSet:
-    path = _path(spec.name)
+def _npz(spec: DataSpec, split: str, path: Path) -> ImageSet:
     own = (f"x_{split}", f"y_{split}", f"inexact_{split}")
     arrays = _read_npz(path, [*own, "arr_0", "arr_1"])
     if own[0] not in arrays and "arr_0" not in arrays:

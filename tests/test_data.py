@@ -151,6 +151,19 @@ def test_npz_layouts_are_one(tmp_path, images):
     assert len(grey.inexact) == 0
 
 
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_named_set_is_read_from_its_npz_in_the_root(tmp_path, name):
+    channels, side = data.NATIVE[name]
+    x = np.random.default_rng(0).integers(0, 256, (5, channels, side, side), np.uint8)
+    np.savez(tmp_path / f"{name}.npz", x_test=x, y_test=np.arange(5), inexact_test=[2])
+    found = load(DataSpec(name=name, channels=channels, side=side), "test", tmp_path)
+    assert np.array_equal(found.array, x)
+    assert (found.name, found.labels.tolist(), found.inexact.tolist()) == (name, [*range(5)], [2])
+    np.savez(tmp_path / f"{name}.npz", x_test=x[:, :, 1:, 1:])
+    with pytest.raises(ValueError, match=f"images of {name} have {channels} channels and {side - 1} pixels"):
+        load(DataSpec(name=name, channels=channels, side=side), "test", tmp_path)
+
+
 def test_digest_changes_with_any_content(tmp_path, images):
     other = images.copy()
     other[5, 0, 0, 0] ^= 1
