@@ -306,9 +306,8 @@ def _open_or_download(name: str, reader: Callable[..., Any], root: Path) -> Any:
             return reader(download=True)
     except Exception as error:
         raise ValueError(
-            f"{name} is not in {root} and could not be downloaded ({one_line(error)}): put {TORCHVISION[name][1]} (or all of it "
-            f"as {name}.npz) there, or "
-            "name the folder that holds it with --data-root"
+            f"{name} is not in {root} and could not be downloaded ({one_line(error)}): put {TORCHVISION[name][1]} or "
+            f"{name}.npz there, or name the folder that holds it with --data-root"
         ) from error
 
 

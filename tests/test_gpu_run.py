@@ -1,0 +1,105 @@
+"""A stay on a lent machine: its time, its history, and that whatever ends it, the next one continues."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu_run  # noqa: E402
+import parts  # noqa: E402
+
+TINY = {
+    "network.base_channels": "8",
+    "train.batch_size": "8",
+    "diffusion.timesteps": "10",
+    "evaluation.n_samples": "300",
+    "evaluation.n_train_images": "8",
+    "evaluation.n_test_images": "24",
+    "evaluation.evaluations_per_image": "4",
+}
+
+
+def stay(folder, monkeypatch, *words):
+    """Make a stay with the tiny digits that measures as little as there is."""
+    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    places = [folder / "out", "--runs", folder / "runs", "--data-root", folder, "--part-mb", "0.2", "--preset", "digits"]
+    monkeypatch.setattr(sys, "argv", ["gpu_run.py", *map(str, places), *settings, *words])
+    monkeypatch.setattr(gpu_run, "evaluation", lambda here: [gpu_run.stratified(here, "train", "fp32")])
+    here = gpu_run.Stay(gpu_run.parse())
+    gpu_run.spend(here)
+    assert here.failed == here.unfinished == []
+    return here
+
+
+@pytest.mark.slow
+def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ("--minutes", "10", "--train-share", "0.001", "--slices", "2")
+    first = stay(tmp_path, monkeypatch, *few)
+    rows = gpu_run.history(tmp_path / "out" / "bits_per_dim.csv")
+    totals = [(int(row["updates"]), row["split"]) for row in rows if row["quantity"] == "total"]
+    assert [split for _, split in totals] == ["test", "train"] and totals[0][0] < totals[1][0] == first.updates
+    assert all(int(row["images"]) == 8 * int(row["updates"]) for row in rows)
+    assert list((tmp_path / "out" / "reports").rglob("report.md"))
+    before = first.updates
+    shutil.rmtree(tmp_path / "runs")  # another machine, to which only OUT was carried
+    second = stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0.0005", "--slices", "1")
+    assert second.updates > before
+    assert f"continuing from {tmp_path / 'out' / 'state'}: {before} updates" in capsys.readouterr().out
+    state = tmp_path / "out" / "state"
+    assert parts.checked(state, parts.read_sums(state)) and gpu_run.kept_updates(state, second.name) == second.updates
+
+
+def test_the_time_is_divided_and_some_is_kept():
+    budget = gpu_run.Budget(total=1800, train_share=0.6, slices=3)
+    assert budget.slice_minutes == pytest.approx(6) and budget.reserve == 120
+    assert gpu_run.Budget(total=60, train_share=0.5, slices=1).reserve == 6
+
+
+def test_the_history_keeps_one_row_of_each_kind(tmp_path):
+    path = tmp_path / "history.csv"
+    facts = {"images": 80, "train_seconds": 1.0, "split": "test", "estimator": "full", "low": 1.0, "high": 3.0, "n_images": 5}
+    for updates, precision, value in [(10, "fp32", 4.0), (10, "bf16", 4.1), (20, "fp32", 3.0), (10, "fp32", 4.2)]:
+        row = {**facts, "updates": updates, "precision": precision, "quantity": "total", "bits_per_dim": value}
+        gpu_run.record(path, [row])
+    found = {(row["updates"], row["precision"]): row["bits_per_dim"] for row in gpu_run.history(path)}
+    assert found == {("10", "bf16"): "4.1", ("20", "fp32"): "3.0", ("10", "fp32"): "4.2"}
+    assert gpu_run.remembered(path, 10, ("test", "full", "bf16"))
+    assert not gpu_run.remembered(path, 20, ("test", "full", "bf16"))
+
+
+def test_a_command_that_takes_too_long_is_stopped(tmp_path):
+    patient = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('cleanly', flush=True)"
+    with (tmp_path / "log").open("w") as log:
+        assert gpu_run.run_within(1, [sys.executable, "-c", patient], log) == gpu_run.LATE
+        assert gpu_run.run_within(60, [sys.executable, "-c", "raise SystemExit(3)"], log) == 3
+    assert (tmp_path / "log").read_text() == "cleanly\n"
+
+
+def test_the_last_error_of_a_log_is_found(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("Error: the first\n## next\n  bar\nError: device 'tpu' is unknown\n[  0.1 min] train: FAILED\n")
+    assert gpu_run.last_error(log) == "device 'tpu' is unknown"
+    log.write_text("Killed")
+    assert gpu_run.last_error(log) == f"see {log}"
+
+
+def test_what_is_kept_of_another_run_is_refused(tmp_path):
+    assert gpu_run.kept_updates(tmp_path, "cifar10-eps") is None
+    (tmp_path / parts.SUMS).write_text(f"{'0' * 64}  cifar10-eps-00012000.tar.000-00000000\n")
+    assert gpu_run.kept_updates(tmp_path, "cifar10-eps") == 12000
+    with pytest.raises(ValueError, match="holds the run cifar10-eps, not cifar10-mu"):
+        gpu_run.kept_updates(tmp_path, "cifar10-mu")
+
+
+def test_missing_packages_and_wheels_are_named(monkeypatch, tmp_path):
+    gpu_run.check_packages()
+    monkeypatch.setattr(gpu_run, "has_package", lambda name: name not in ("pydantic", "torch-fidelity"))
+    with pytest.raises(ValueError, match=r"packages are missing: torch-fidelity, pydantic \(.*--wheels\)"):
+        gpu_run.check_packages()
+    with pytest.raises(ValueError, match="holds no wheels"):
+        gpu_run.install(tmp_path, str(tmp_path / "site"))
