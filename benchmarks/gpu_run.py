@@ -273,7 +273,7 @@ def evaluation(stay: Stay) -> list[Step]:
     fast = [step for step in fast if not remembered(stay.out / "bits_per_dim.csv", stay.updates, step.bound)]
     at_speed = (*on_run, "--precision", options.precision)
     full = [
-        Step(f"full bound, {split}", ("likelihood", *at_speed, "--split", split), (split, "full", options.precision))
+        Step(f"full bound ({split}, {options.precision})", ("likelihood", *at_speed, "--split", split), (split, "full", options.precision))
         for split in ("test", "train")
     ]
     steps = [
@@ -288,14 +288,14 @@ def evaluation(stay: Stay) -> list[Step]:
         full[1],
     ]
     if options.precision == "fp32":  # in another one, results of the same name would replace each other
-        steps.append(Step("every protocol, shorter chains, baseline", ("rate-distortion", *trained_words(stay))))
+        steps.append(Step("rest of rate-distortion", ("rate-distortion", *trained_words(stay))))
     return steps
 
 
 def stratified(stay: Stay, split: str, precision: str) -> Step:
     """Return the step that estimates the bound of a split with a few steps per image."""
     words = ("likelihood", *run_words(stay), "--split", split, "--estimator", "stratified", "--precision", precision)
-    return Step(f"stratified bound, {split}, {precision}", words, (split, "stratified", precision))
+    return Step(f"stratified bound ({split}, {precision})", words, (split, "stratified", precision))
 
 
 def workspace_words(stay: Stay) -> list[str]:
