@@ -272,10 +272,7 @@ def evaluation(stay: Stay) -> list[Step]:
     fast = [] if options.precision == "fp32" else [stratified(stay, "test", options.precision)]  # what the precision changes
     fast = [step for step in fast if not remembered(stay.out / "bits_per_dim.csv", stay.updates, step.bound)]
     at_speed = (*on_run, "--precision", options.precision)
-    full = [
-        Step(f"full bound ({split}, {options.precision})", ("likelihood", *at_speed, "--split", split), (split, "full", options.precision))
-        for split in ("test", "train")
-    ]
+    full = [full_bound(stay, split, options.precision) for split in ("test", "train")]
     steps = [
         *fast,
         stratified(stay, "test", "fp32"),
@@ -296,6 +293,12 @@ def stratified(stay: Stay, split: str, precision: str) -> Step:
     """Return the step that estimates the bound of a split with a few steps per image."""
     words = ("likelihood", *run_words(stay), "--split", split, "--estimator", "stratified", "--precision", precision)
     return Step(f"stratified bound ({split}, {precision})", words, (split, "stratified", precision))
+
+
+def full_bound(stay: Stay, split: str, precision: str) -> Step:
+    """Return the step that measures all T terms of a split."""
+    words = ("likelihood", *run_words(stay), "--split", split, "--precision", precision)
+    return Step(f"full bound ({split}, {precision})", words, (split, "full", precision))
 
 
 def workspace_words(stay: Stay) -> list[str]:

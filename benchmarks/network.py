@@ -113,20 +113,23 @@ def main() -> None:
     arguments = parse()
     here = start(arguments.device, arguments.threads)
     variants = arguments.variants or [*OURS, *([THEIRS] if installed("diffusers") else [])]
-    rows: list[Row] = []
+    if arguments.write is not None:  # now, not when hours have passed
+        for network in arguments.networks:
+            around(arguments.write, f"{network} on {here.device.type}")
     for network in arguments.networks:
+        rows: list[Row] = []
         for stage in STAGES:
             found = measure(network, stage, variants, here, arguments)
             rows += found
             print(*(f"{network} {stage} {row.variant}: {spread(row.speeds)} images/s" for row in found), sep="\n", flush=True)
-    if not rows:
-        raise SystemExit("nothing was measured: every variant ended early")
-    peak = max(row.peak for row in rows)
-    rows = [replace(row, peak=peak) for row in rows]
-    text = "\n".join([*caption(here, arguments), "", *table(rows), "", *hours_table(rows, here.device.type)])
-    print(f"\n{text}")
-    if arguments.write is not None:
-        insert(arguments.write, here.device.type, text)
+        if not rows:
+            raise SystemExit(f"nothing was measured of {network}: every variant ended early")
+        peak = max(row.peak for row in rows)
+        rows = [replace(row, peak=peak) for row in rows]
+        text = "\n".join([*caption(network, here, arguments), "", *table(rows), "", *hours_table(rows, here.device.type)])
+        print(f"\n{text}\n", flush=True)
+        if arguments.write is not None:
+            insert(arguments.write, f"{network} on {here.device.type}", text)
 
 
 # Measuring
@@ -359,11 +362,11 @@ def best_seconds(call: Turn, device: torch.device, repeats: int = 20) -> float:
 # Tables
 
 
-def caption(here: Runtime, arguments: argparse.Namespace) -> list[str]:
+def caption(network: str, here: Runtime, arguments: argparse.Namespace) -> list[str]:
     """Say when, where, with what and by which command the tables were made."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "diffusers") if installed(name))
     peak = "a bf16 matrix product" if here.device.type == "cuda" else "an fp32 convolution"
-    words = [f"--networks {' '.join(arguments.networks)}", f"--device {here.device.type}"]
+    words = [f"--networks {network}", f"--device {here.device.type}"]
     words += [f"--{key} {value}" for key in ("threads", "batch", "rounds") if (value := getattr(arguments, key))]
     words += [f"--variants {' '.join(map(str, arguments.variants))}"] if arguments.variants else []
     return [
@@ -433,14 +436,19 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.2g}" if seconds < 36_000 else f"{seconds / 3600:,.0f}"
 
 
-def insert(document: Path, device: str, text: str) -> None:
-    """Put text between the marks of a device in a document; raise ValueError if it has none."""
-    begin, end = f"<!-- measured on {device} -->", f"<!-- end of {device} -->"
-    whole = document.read_text()
-    if whole.count(begin) != 1 or whole.count(end) != 1:
+def insert(document: Path, subject: str, text: str) -> None:
+    """Put text between a subject's marks in a document."""
+    head, tail = around(document, subject)
+    document.write_text(f"{head}\n\n{text}\n\n{tail}")
+
+
+def around(document: Path, subject: str) -> tuple[str, str]:
+    """Return a document up to and from a subject's marks; raise ValueError if it has none."""
+    begin, end = f"<!-- {subject} -->", f"<!-- end of {subject} -->"
+    match = re.fullmatch(f"(.*{begin}).*({end}.*)", document.read_text(), re.DOTALL)
+    if match is None:
         raise ValueError(f"{document} has no place for these tables: {begin} ... {end}")
-    head, rest = whole.split(begin)
-    document.write_text(f"{head}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+    return match[1], match[2]
 
 
 def parse() -> argparse.Namespace:
@@ -454,7 +462,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=int, help="turns of each variant (default 40, 9 and 7)")
     add("--batch", type=int, help="images per update and step (default: on a CPU 128, 16 and 8, on a GPU the preset's)")
     add("--variants", nargs="+", type=Variant.parse, help=f"default: {' '.join(map(str, (*OURS, THEIRS)))}")
-    add("--write", type=Path, help="document whose tables of this device to replace")
+    add("--write", type=Path, help="document in which to replace these networks' tables")
     return parser.parse_args()
 
 

@@ -14,9 +14,16 @@ import network as benchmark  # noqa: E402
 
 from experiments.presets import preset  # noqa: E402
 
-MARKED = (
-    "# Speed\n\n<!-- measured on cpu -->\nold\n<!-- end of cpu -->\n\n<!-- measured on cuda -->\nnone\n<!-- end of cuda -->\n"
-)
+MARKED = """# Speed
+
+<!-- digits on cpu -->
+old
+<!-- end of digits on cpu -->
+
+<!-- cifar10 on cpu -->
+none
+<!-- end of cifar10 on cpu -->
+"""
 
 
 def row(variant, speeds, stage="training", network="digits", peak=100.0):
@@ -34,7 +41,7 @@ def test_the_smallest_benchmark_writes_its_tables(tmp_path):
     text = document.read_text()
     assert len(re.findall(r"^\| digits \| (?:training|sampling) \| 4 \| ours/", text, re.MULTILINE)) == 4
     assert "old" not in text and "none" in text and "CPU, 1 threads" in text and "commit " in text
-    written = text.split("<!-- measured on cpu -->")[1].split("<!-- end of cpu -->")[0]
+    written = text.split("<!-- digits on cpu -->")[1].split("<!-- end of digits on cpu -->")[0]
     assert written.strip() in done.stdout
 
 
@@ -77,7 +84,7 @@ def test_a_document_without_a_place_for_the_tables_is_refused(tmp_path):
     document = tmp_path / "document.md"
     document.write_text("# Nothing")
     with pytest.raises(ValueError, match="has no place for these tables"):
-        benchmark.insert(document, "cpu", "text")
+        benchmark.insert(document, "digits on cpu", "text")
     assert document.read_text() == "# Nothing"
 
 
