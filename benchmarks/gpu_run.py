@@ -240,7 +240,7 @@ def train(stay: Stay) -> None:
         if stay.updates == before:
             return
         stay.keep()
-        if not done or training_log(stay.run).diverged:
+        if not done or diverged(stay.run):
             return
         if number < budget.slices:
             bound(stay, stratified(stay, "test", "fp32"))
@@ -248,8 +248,9 @@ def train(stay: Stay) -> None:
 
 def measure(stay: Stay) -> None:
     """Measure the averaged weights in the order of importance, then render the report."""
-    diverged = training_log(stay.run).diverged
-    for step in [] if diverged else evaluation(stay):
+    if logged_updates(stay.run) != stay.updates:  # the training was killed after a checkpoint
+        stay.perform(Step("training's log", ("train", *trained_words(stay))))
+    for step in [] if diverged(stay.run) else evaluation(stay):
         if step.bound is None:
             stay.perform(step)
         else:
@@ -423,11 +424,24 @@ def kept_updates(state: Path, name: str) -> int | None:
 
 
 def training_log(run: Path) -> Any:
-    """Return the stored log of a run's training."""
+    """Return the stored log of a run's training, None if there is none yet."""
     from ddpm_eval.records import TrainingLog
     from ddpm_eval.store import Store
 
-    return Store(run / "results.h5").get("training", TrainingLog)
+    store = Store(run / "results.h5")
+    return store.get("training", TrainingLog) if any(entry.name == "training" for entry in store.entries()) else None
+
+
+def logged_updates(run: Path) -> int:
+    """Return the updates that the stored log knows of."""
+    log = training_log(run)
+    return 0 if log is None else log.steps
+
+
+def diverged(run: Path) -> bool:
+    """Tell whether the training is known to have diverged."""
+    log = training_log(run)
+    return log is not None and log.diverged
 
 
 def read_bound(run: Path, split: str, estimator: str) -> list[tuple[Any, ...]]:

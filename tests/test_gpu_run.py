@@ -96,6 +96,10 @@ def test_what_is_kept_of_another_run_is_refused(tmp_path):
         gpu_run.kept_updates(tmp_path, "cifar10-mu")
 
 
+def test_a_run_without_results_has_no_log_and_has_not_diverged(tmp_path):
+    assert gpu_run.logged_updates(tmp_path) == 0 and not gpu_run.diverged(tmp_path)
+
+
 def test_missing_packages_and_wheels_are_named(monkeypatch, tmp_path):
     gpu_run.check_packages()
     monkeypatch.setattr(gpu_run, "has_package", lambda name: name not in ("pydantic", "torch-fidelity"))
