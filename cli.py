@@ -241,7 +241,11 @@ def quality(protocols: Sequence[str], references: Sequence[str], allow_singular:
     from experiments import image_quality as experiment
 
     subject = _subject(**options)
-    _say(experiment.measure(subject, protocols, references, allow_singular))
+
+    def measure() -> str:
+        return experiment.measure(subject, protocols, references, allow_singular)
+
+    _say(measure() if subject.run is None else _holding(subject.run, measure))
 
 
 @main.command()

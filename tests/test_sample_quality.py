@@ -149,3 +149,16 @@ def test_the_quality_of_the_samples_is_that_of_the_library(run, digits_classifie
     alone = measured(run, run.sample(), digits_classifier)
     assert found.n_samples == N + 10 and found.n_test == 360
     np.testing.assert_allclose(found.frechet_distance, alone.frechet_distance, rtol=1e-6)
+
+
+def test_the_command_keeps_what_it_measures_of_all_samples_of_a_run(run):
+    from experiments import image_quality
+
+    subject = image_quality.samples_of(run, inception_weights=None, inception=False)
+    text = image_quality.measure(subject, ["paper"], ["train"], allow_singular=False)
+    found = run.store.get("quality", Quality)
+    assert SampleQuality(run).done("quality") and f"{found.frechet_distance:.5g}" in text
+    more = Run(run.folder, override(run.spec, {"evaluation.n_samples": "85"}), HERE)
+    more.sample()
+    image_quality.measure(image_quality.samples_of(run, inception_weights=None, inception=False), ["paper"], ["train"], False)
+    assert run.store.get("quality", Quality).n_samples == N + 10  # 85 images are not this specification's 80
