@@ -178,7 +178,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what any new file gets here; safetensors makes its own readable by the owner only
         save_file(_writable(tensors), temporary, header)
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_eval.checkpoint import write_tensors
 from ddpm_eval.data import ImageSet, import_torchvision, to_model_range
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.runtime import ALONE, Progress, Runtime, global_seed, silent
@@ -420,15 +421,7 @@ def _accuracy(network: nn.Module, test: ImageSet, classes: tuple[int, ...], devi
 
 
 def _write_classifier(path: Path, weights: dict[str, Tensor], facts: ClassifierFacts) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"kind": "dataset-classifier", "facts": json.dumps(facts.__dict__)}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
-        temporary = Path(file.name)
-    try:
-        safetensors.torch.save_file({k: v.cpu().contiguous() for k, v in weights.items()}, temporary, metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, weights, {"kind": "dataset-classifier", "facts": json.dumps(facts.__dict__)})
 
 
 def _read_classifier(path: Path) -> tuple[dict[str, Tensor], ClassifierFacts]:

@@ -42,6 +42,17 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
         torch.testing.assert_close(found.tensors[name], value, atol=0, rtol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_checkpoint_can_be_read_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        saved(tmp_path)
+        saved(tmp_path)  # in place of the first
+    finally:
+        os.umask(before)
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 def test_only_the_wanted_tensors_are_read(tmp_path: Path) -> None:
     saved(tmp_path)
     assert set(load(tmp_path, prefixes=("log/",)).tensors) == {"log/loss", "log/gradient_norm"}
