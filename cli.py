@@ -42,12 +42,13 @@ def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 FOLDER = click.Path(path_type=Path)
 workspace_options = _options(
-    click.option("--preset", default="digits", show_default=True, help="Which experiment; see the command presets."),
-    click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of the runs."),
+    click.argument("run", required=False, type=FOLDER),
+    click.option("--preset", show_default="digits", help="Which experiment, instead of a RUN; see the command presets."),
+    click.option("--runs", type=FOLDER, show_default="runs", help="Folder of the runs."),
     click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."),
     click.option("--data", help="Another data set: cifar10, mnist, npz:FILE, folder:DIR, ..."),
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."),
+    click.option("--seed", type=click.IntRange(0), show_default="0", help="Of everything random."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the specification; repeatable."),
     click.option("--inception-weights", type=FOLDER, help="Measure quality with this Inception instead of the classifier."),
@@ -55,7 +56,7 @@ workspace_options = _options(
 )
 run_options = _options(
     click.argument("run", required=False, type=FOLDER),
-    click.option("--preset", help="Instead of RUN: this preset's eps / L_simple run."),
+    click.option("--preset", show_default="digits", help="Instead of RUN: this preset's eps / L_simple run."),
     click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of the runs."),
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
@@ -73,7 +74,7 @@ def main() -> None:
 @main.command()
 @workspace_options
 def reproduce(**options: Any) -> None:  # noqa: ANN401
-    """Everything below for a preset; resumes; ends with the report's path."""
+    """Everything below for a preset or one RUN; resumes; ends with the report's path."""
     from experiments import reproduce as experiment
 
     _experiment(options, experiment.jobs, ["table2", "split", "table4"])
@@ -91,7 +92,7 @@ def ablation(**options: Any) -> None:  # noqa: ANN401
 @main.command("rate-distortion")
 @workspace_options
 def rate_distortion(**options: Any) -> None:  # noqa: ANN401
-    """Fig. 5, Table 4 and the split of the paper's model."""
+    """Fig. 5, Table 4 and the split of the paper's model or of a RUN."""
     from experiments import rate_distortion as experiment
 
     _experiment(options, experiment.jobs, ["split", "table4", "protocols"])
@@ -109,11 +110,11 @@ def progressive(**options: Any) -> None:  # noqa: ANN401
 @main.command()
 @workspace_options
 def report(**options: Any) -> None:  # noqa: ANN401
-    """Render the report from what is stored; computes nothing."""
+    """Render the report of a preset or a RUN from what is stored; computes nothing."""
     from experiments import reproduce as experiment
 
     options.pop("dry_run")
-    click.echo(f"Report: {experiment.write(_workspace(**options))}")
+    click.echo(f"Report: {experiment.write(_workspace(**options, measured=True))}")
 
 
 @main.command()
@@ -138,6 +139,7 @@ def report(**options: Any) -> None:  # noqa: ANN401
 )
 @click.option("--ignore-memory", is_flag=True, help="Train even if the memory seems too small.")
 def train(
+    run: Path | None,
     prediction: str | None,
     objective: str | None,
     max_minutes: float | None,
@@ -145,27 +147,23 @@ def train(
     logger: str | None,
     preview_steps: int,
     ignore_memory: bool,
+    dry_run: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Train one run; continues from its checkpoint."""
-    from ddpm_eval.spec import override
-    from experiments.presets import run_name
-
-    dry_run = options.pop("dry_run")
-    workspace = _workspace(**options)
-    changes = {"diffusion.prediction": prediction, "diffusion.objective": objective}
-    spec = override(workspace.spec(), {key: value for key, value in changes.items() if value is not None})
-    folder = workspace.runs / spec.preset / run_name(spec)
+    """Train a preset's run, or go on with a RUN; continues from its checkpoint."""
+    folder, spec = _to_train(run, prediction, objective, **options)
     if dry_run:
         click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")
         return
     from ddpm_eval.preview import watching
 
-    run = _run(folder, workspace.device, workspace.data_root, spec=spec)
-    if not resume and run.checkpoint.exists():
-        raise UserError(f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
-    with watching(run, preview_steps, logger == "tensorboard") as watchers:
-        log = _holding(run, lambda: run.train(max_minutes, watchers, ignore_memory))
+    opened = _run(folder, options["device"], options["data_root"], spec=spec)
+    if not resume and opened.checkpoint.exists():
+        raise UserError(f"{opened.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
+    with watching(opened, preview_steps, logger == "tensorboard") as watchers:
+        log = _holding(opened, lambda: opened.train(max_minutes, watchers, ignore_memory))
+    if log.imported:
+        raise UserError(f"{folder} is {log.reason}, without its optimiser's state: its training cannot go on here")
     _say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
 
 
@@ -305,13 +303,17 @@ def presets() -> None:
 @main.command()
 @click.argument("run", type=FOLDER)
 def show(run: Path) -> None:
-    """Print what a run's results file holds."""
+    """Print what a run is and what its results file holds."""
     from ddpm_eval.store import Store
+    from experiments import description
 
     path = run if run.is_file() else run / "results.h5"
+    for label, text in description.of_run(path).items():
+        click.echo(f"{label}: {text}")
     entries = Store(path).entries()
     if not entries:
-        raise UserError(f"there is no results file {path} (has this run been trained and measured?)")
+        click.echo("Nothing has been measured yet. Begin with one of")
+        click.echo(f"    python cli.py likelihood {run} --estimator stratified\n    python cli.py reproduce {run}")
     for entry in entries:
         click.secho(f"{entry.name}  ({entry.record})", bold=True)
         facts = {key: entry.provenance.get(key, "") for key in ("created", "device", "precision", "wall_seconds", "git_commit")}
@@ -329,7 +331,7 @@ def import_checkpoint(source: str, out: Path, data: str, settings: Sequence[str]
     from ddpm_eval import interchange
 
     spec = interchange.import_checkpoint(source, out, data=data, settings=_settings(settings))
-    click.echo(f"{out}: {spec.cell}, {spec.data.channels}x{spec.data.side}x{spec.data.side}")
+    click.echo(f"{out}: {spec.cell}, {spec.data.channels}x{spec.data.side}x{spec.data.side}; python cli.py show {out}")
 
 
 @main.command("export-checkpoint")
@@ -363,16 +365,53 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _workspace(*, data: str | None, settings: Sequence[str], **options: Any) -> Any:  # noqa: ANN401
-    from experiments.workspace import Workspace
+def _workspace(
+    *,
+    run: Path | None,
+    preset: str | None,
+    runs: Path | None,
+    data: str | None,
+    seed: int | None,
+    settings: Sequence[str],
+    measured: bool = False,
+    **options: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    from experiments.workspace import Workspace, given_run
 
     chosen = _settings(settings)
+    if run is not None:
+        _alone(run, preset=preset, runs=runs, data=data, seed=seed)
+        given = given_run(run, chosen, measured=measured)
+        return Workspace(given.spec.preset, seed=given.spec.seed, given=given, **options)
     if data is not None:
         from ddpm_eval.data import inspect
 
         channels, side = inspect(data, options["data_root"])
         chosen = {"data.name": data, "data.channels": str(channels), "data.side": str(side), **chosen}
-    return Workspace(settings=chosen, **options)
+    return Workspace(preset or "digits", runs or Path("runs"), seed=seed or 0, settings=chosen, **options)
+
+
+def _alone(run: Path, **options: object) -> None:
+    """Refuse options that say which run is meant beside a run that was named."""
+    named = [f"--{name}" for name, value in options.items() if value is not None]
+    if named:
+        raise UserError(f"name a RUN or {' '.join(named)}, not both: {run} says what it is")
+
+
+def _to_train(run: Path | None, prediction: str | None, objective: str | None, **options: Any) -> Any:  # noqa: ANN401
+    from ddpm_eval.spec import override
+    from experiments.presets import run_name
+
+    if run is not None:
+        from ddpm_eval.checkpoint import load
+
+        names = ("preset", "runs", "data", "seed")
+        _alone(run, prediction=prediction, objective=objective, **{name: options[name] for name in names})
+        return run, override(load(run, prefixes=()).spec, _settings(options["settings"]))
+    workspace = _workspace(run=None, **options)
+    changes = {"diffusion.prediction": prediction, "diffusion.objective": objective}
+    spec = override(workspace.spec(), {key: value for key, value in changes.items() if value is not None})
+    return workspace.runs / spec.preset / run_name(spec), spec
 
 
 def _experiment(options: dict[str, Any], jobs: Callable[[Any], Any], tables: Sequence[str]) -> None:
@@ -408,8 +447,8 @@ def _opened(
     from ddpm_eval.spec import override
     from experiments.workspace import Workspace
 
-    if run is not None and preset is not None:
-        raise UserError("name a RUN or a --preset, not both")
+    if run is not None:
+        _alone(run, preset=preset)
     folder = run if run is not None else Workspace(preset or "digits", runs=runs).folder()
     opened = _run(folder, device, data_root, precision=precision)
     return replace(opened, spec=override(opened.spec, _settings(settings)))
@@ -444,6 +483,8 @@ def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401
     from ddpm_eval.store import exclusive
 
     with exclusive(run.folder) if run.runtime.main else nullcontext():
+        if run.checkpoint.exists():
+            run.record_training()
         result = action()
     stop()
     return result

@@ -23,6 +23,8 @@ from ddpm_eval.spec import RunSpec, parse
 from ddpm_eval.unet import UNet
 
 FILE_NAME = "checkpoint.safetensors"
+RESULTS_NAME = "results.h5"
+"""What is measured of a checkpoint lies beside it under this name."""
 FORMAT = "ddpm_eval checkpoint 1"
 
 

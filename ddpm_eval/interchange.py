@@ -19,7 +19,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ddpm_eval.checkpoint import FILE_NAME, Checkpoint, architecture, check_weights, load_network, save, write_tensors
+from ddpm_eval.checkpoint import (
+    FILE_NAME,
+    RESULTS_NAME,
+    Checkpoint,
+    architecture,
+    check_weights,
+    load_network,
+    save,
+    write_tensors,
+)
 from ddpm_eval.spec import DiffusionSpec, RunSpec, override, parse
 from ddpm_eval.unet import NORM_EPSILON, UNet
 
@@ -96,14 +105,16 @@ def import_checkpoint(source: str | Path, out: Path, *, data: str, settings: Map
             the reverse variance: fixed-large at 32x32 and fixed-small above, as the authors published them, unless set.
 
     Returns:
-        The specification of the run; its weights are both ``model/`` and ``ema/``.
+        The specification of the run; its weights are both ``model/`` and ``ema/``. Of its ``train`` part nothing is known: the
+        checkpoint has the status ``imported``, no updates and no optimiser state, and is never trained further.
 
     Raises:
         ValueError: if the source cannot be reached or read, its network or schedule is not one of ours (the field is named),
-            its weights are incomplete or unknown, or ``out`` already holds a checkpoint.
+            its weights are incomplete or unknown, or ``out`` already holds a checkpoint or results.
     """
-    if (out / FILE_NAME).exists():
-        raise ValueError(f"{out / FILE_NAME} exists already (name another folder with --out, or delete it)")
+    for path in (out / FILE_NAME, out / RESULTS_NAME):
+        if path.exists():
+            raise ValueError(f"{path} exists already (name another folder with --out, or delete it)")
     path = _local(source)
     settings = dict(settings or {})
     if path.is_dir():
@@ -125,8 +136,8 @@ def import_checkpoint(source: str | Path, out: Path, *, data: str, settings: Map
     check_weights(weights, network, path)
     tensors = {f"{part}/{name}": value.float() for part in ("model", "ema") for name, value in weights.items()}
     tensors |= {"log/loss": torch.zeros(0), "log/gradient_norm": torch.zeros(0)}
-    facts = {"status": "ok", "reason": f"imported from {source}", "seconds": 0.0, "threads": 0, "device": "unknown"}
-    save(out / FILE_NAME, Checkpoint(spec, spec.train.steps, tensors, facts))
+    facts = {"status": "imported", "reason": f"imported from {source}", "seconds": 0.0, "threads": 0, "device": "unknown"}
+    save(out / FILE_NAME, Checkpoint(spec, 0, tensors, facts))
     return spec
 
 

@@ -73,7 +73,7 @@ class Run:
     @property
     def store(self) -> Store:
         """The run's results."""
-        return Store(self.folder / "results.h5")
+        return Store(self.folder / checkpoints.RESULTS_NAME)
 
     @cached_property
     def train_images(self) -> ImageSet:
@@ -131,9 +131,9 @@ class Run:
     # Stages
 
     def trained(self) -> bool:
-        """Tell whether training is over: all updates done, or diverged."""
+        """Tell whether training is over: all updates done, diverged, or done by others."""
         log = self._stored_log() if self.checkpoint.exists() else None
-        return log is not None and (log.diverged or (log.status == "ok" and log.steps >= self.spec.train.steps))
+        return log is not None and (log.over or (log.status == "ok" and log.steps >= self.spec.train.steps))
 
     def train(
         self,
@@ -158,11 +158,21 @@ class Run:
         )
         for name in ("weights", "network", "_header"):
             self.__dict__.pop(name, None)
+        self._keep_training(log)
+        self.runtime.barrier()
+        return log
+
+    def record_training(self) -> None:
+        """Store what the checkpoint says of its training, so that results are known to be of these weights; train nothing."""
+        stored = self._stored_log()
+        if stored is None or stored.steps != self._header.step:
+            saved = checkpoints.load(self.checkpoint, prefixes=("model/", "log/"))
+            self._keep_training(training.training_log(saved))
+
+    def _keep_training(self, log: TrainingLog) -> None:
         key = checkpoints.weights_digest(self.checkpoint)
         self.put("training", log, key=key, seconds=log.seconds)
         self.put("schedule", self._tables(), key=key, seconds=0.0)
-        self.runtime.barrier()
-        return log
 
     def likelihood(self, split: str, protocols: Sequence[Protocol], few: bool = False, chain: int | None = None) -> Likelihood:
         """Measure the bound of a split under some protocols; see `ddpm_eval.likelihood.Likelihood`."""

@@ -60,7 +60,7 @@ def scalar_fields(record_type: type[Record]) -> list[Any]:
 
 @record
 class TrainingLog(Record):
-    """How training went. ``status`` is ``ok`` or ``diverged``; then ``reason`` says when and how."""
+    """How training went. ``status`` is ``ok``, ``stopped``, ``diverged`` or ``imported``; ``reason`` says when, how, whence."""
 
     loss: Array = array("update", "nats or squared error, as the objective", "training loss of each update's batch")
     gradient_norm: Array = array("update", "1", "global gradient norm before clipping")
@@ -75,6 +75,16 @@ class TrainingLog(Record):
     def diverged(self) -> bool:
         """Whether the run stopped because a loss or a parameter was not finite."""
         return self.status == "diverged"
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights are another project's, of whose training nothing is known."""
+        return self.status == "imported"
+
+    @property
+    def over(self) -> bool:
+        """Whether training can never go on."""
+        return self.diverged or self.imported
 
 
 @record

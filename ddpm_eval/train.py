@@ -250,7 +250,8 @@ def train(
         ignore_memory: train even where `ddpm_eval.memory` says that the memory is too small.
 
     Returns:
-        The log of the whole run so far, ``status`` ``ok``, ``stopped`` (by ``max_minutes``) or ``diverged``.
+        The log of the whole run so far, ``status`` ``ok``, ``stopped`` (by ``max_minutes``) or ``diverged``; of an imported
+        checkpoint, which has no optimiser state and is left as it is, ``imported``.
 
     Raises:
         ValueError: if the checkpoint is of another run or damaged, the batch does not divide among the processes, or the
@@ -273,10 +274,10 @@ def _trainer(spec: RunSpec, images: ImageSet, runtime: Runtime, path: Path, igno
     saved = checkpoint.load(path) if path.exists() else None
     if saved is not None:
         check_same_run(saved, spec, path)
-        if saved.facts["status"] == "diverged":
-            return training_log(saved)
+        if (log_so_far := training_log(saved)).over:
+            return log_so_far
         if saved.step >= spec.train.steps:  # whatever stopped it: it has all the updates asked for
-            return replace(training_log(saved), status="ok", reason="")
+            return replace(log_so_far, status="ok", reason="")
         if runtime.device.type == "cpu" and saved.facts.get("threads") != torch.get_num_threads():
             log.info(
                 "resuming with %d threads, not %s: equal to rounding only", torch.get_num_threads(), saved.facts["threads"]

@@ -19,8 +19,13 @@ def jobs(workspace: Workspace, stages: tuple[str, ...] = STAGES) -> list[Job]:
     """Return the jobs of all six cells, the paper's model first.
 
     Raises:
-        ValueError: if the settings fix what the ablation varies.
+        ValueError: if the settings fix what the ablation varies, or a single run is given.
     """
+    if workspace.given is not None:
+        raise ValueError(
+            f"the ablation compares six models of a --preset, and {workspace.folder()} is one model: rate-distortion and "
+            "reproduce measure it"
+        )
     for key in ("diffusion.prediction", "diffusion.objective"):
         if key in workspace.settings:
             raise ValueError(f"--set {key} contradicts the ablation, which varies it (use train for a single run)")

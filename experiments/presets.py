@@ -17,6 +17,7 @@ from ddpm_eval.spec import (
     RunSpec,
     TrainSpec,
     Variance,
+    differences,
     override,
 )
 
@@ -131,6 +132,20 @@ def preset(name: str, cell: Cell = MAIN_CELL, settings: Mapping[str, str] | None
 
 def run_name(spec: RunSpec) -> str:
     """Name a run's folder: its cell, with a digest where it is not exactly the preset's."""
-    cell = Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)
-    plain = preset(spec.preset, cell).identity() == spec.identity()
+    plain = preset(spec.preset, _cell(spec)).identity() == spec.identity()
     return spec.cell if plain else f"{spec.cell}-{spec.identity()}"
+
+
+def against_the_paper(spec: RunSpec) -> str:
+    """Say in what a run departs from the paper: its preset's deviations, and what it changes in the preset."""
+    if spec.preset not in DEVIATIONS:
+        return "another project's model"
+    plain = preset(spec.preset, _cell(spec), seed=spec.seed)
+    changed = differences(spec, plain)
+    if spec.train.steps != plain.train.steps:
+        changed.append(f"train.steps: {spec.train.steps}, not {plain.train.steps}")
+    return "; ".join(filter(None, [DEVIATIONS[spec.preset], *changed])) or "as published"
+
+
+def _cell(spec: RunSpec) -> Cell:
+    return Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)

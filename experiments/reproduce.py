@@ -1,4 +1,4 @@
-"""Everything of a preset: the jobs of all experiments, and the report made from whatever is stored."""
+"""Everything of a preset or of one given run: the jobs of all experiments, and the report of whatever is stored."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,8 +7,17 @@ from ddpm_eval import analyse, intervals, render, report
 from ddpm_eval.jobs import Job
 from ddpm_eval.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, Quality, TrainingLog
 from ddpm_eval.store import Entry
-from experiments import ablation, interpolation, progressive, quality_curves, rate_distortion, sample_quality, training
-from experiments.presets import DEVIATIONS, MAIN_CELL, TABLE_2
+from experiments import (
+    ablation,
+    description,
+    interpolation,
+    progressive,
+    quality_curves,
+    rate_distortion,
+    sample_quality,
+    training,
+)
+from experiments.presets import MAIN_CELL, against_the_paper
 from experiments.workspace import Workspace
 
 MAIN_STAGES = (
@@ -47,8 +56,9 @@ DIMENSIONS = {"image": "images", "sample": "samples", "update": "updates", "pair
 
 
 def jobs(workspace: Workspace) -> list[Job]:
-    """Return all jobs of a preset, the paper's model first."""
-    return [workspace.job(MAIN_CELL, MAIN_STAGES), *ablation.jobs(workspace)[1:]]
+    """Return all jobs of a preset, the paper's model first; of a given run its own."""
+    others = ablation.jobs(workspace)[1:] if workspace.given is None else []
+    return [workspace.job(MAIN_CELL, MAIN_STAGES), *others]
 
 
 MAIN_SECTIONS = (
@@ -65,7 +75,7 @@ MAIN_SECTIONS = (
 
 
 def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = None) -> Path:
-    """Write the report of a preset from what is stored; return the path of its page.
+    """Write the report of a preset or of a given run from what is stored; return the path of its page.
 
     Args:
         workspace: where.
@@ -78,7 +88,9 @@ def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = N
     if stamp not in kept:
         kept.clear()
         kept[stamp] = [section(workspace) for section in MAIN_SECTIONS]
-    overview = [sample_quality.section(workspace), ablation.section(workspace)]
+    overview = [sample_quality.section(workspace)]
+    if workspace.given is None:
+        overview.append(ablation.section(workspace))
     sections = [
         *overview,
         *kept[stamp],
@@ -86,22 +98,31 @@ def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = N
         sample_quality.table1(workspace),
         training.section(workspace),
     ]
+    title = f"Denoising diffusion on {workspace.spec().data.name}: sample quality, bound, rate and distortion"
+    return report.write_report(workspace.report, title, sections, list(_facts(workspace)), _head(workspace))
+
+
+PAPER = "Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, NeurIPS 2020"
+
+
+def _head(workspace: Workspace) -> dict[str, str]:
+    if workspace.given is not None:
+        folder = workspace.folder()
+        return {"Run": str(folder), **description.of_run(folder / "results.h5"), "Paper": PAPER}
     spec = workspace.spec()
-    summary = {
+    return {
         "Preset": spec.preset,
         "Data": f"{spec.data.name}, {spec.data.channels} x {spec.data.side} x {spec.data.side}",
-        "Paper": "Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, NeurIPS 2020",
-        "Against the paper": DEVIATIONS[spec.preset] or "as published",
+        "Paper": PAPER,
+        "Against the paper": against_the_paper(spec),
         "Settings": ", ".join(f"{key}={value}" for key, value in workspace.settings.items()) or "the preset's",
         "Seed": str(workspace.seed),
     }
-    title = f"Denoising diffusion on {spec.data.name}: sample quality, bound, rate and distortion"
-    return report.write_report(workspace.report, title, sections, list(_facts(workspace)), summary)
 
 
 def summary(workspace: Workspace, job: Job) -> str:
     """Say in one line what is known of a job's run."""
-    cell = next(cell for cell in TABLE_2 if workspace.folder(cell) == job.folder)
+    cell = next(cell for cell in workspace.cells if workspace.folder(cell) == job.folder)
     log, bound = workspace.result("training", TrainingLog, cell), workspace.bound(cell)
     if log is not None and log.diverged:
         return f"diverged, {log.reason}"
@@ -117,10 +138,10 @@ def summary(workspace: Workspace, job: Job) -> str:
 
 
 def _facts(workspace: Workspace) -> Iterable[report.Fact]:
-    for cell in TABLE_2:
+    for cell in workspace.cells:
         for name, entry in workspace.entries(cell).items():
             yield report.fact(
-                workspace.folder(cell).name,
+                workspace.folder(cell).resolve().name,
                 name,
                 entry.provenance,
                 n=_count(entry),

@@ -9,7 +9,7 @@ from ddpm_eval import analyse, render
 from ddpm_eval.records import Neighbours, Quality, Reals, Samples
 from ddpm_eval.report import Section
 from experiments import published
-from experiments.presets import MAIN_CELL, TABLE_2, Cell
+from experiments.presets import MAIN_CELL, Cell
 from experiments.workspace import Workspace
 
 SHOWN = 64
@@ -21,11 +21,11 @@ def section(workspace: Workspace) -> Section:
     if samples is None:
         return Section("Samples")
     spec = workspace.spec()
-    panels = {f"samples of {spec.cell}": samples.images[:SHOWN]}
+    panels = {f"samples of {workspace.label()}": samples.images[:SHOWN]}
     if reals is not None:
         panels[f"{reals.name}, {reals.split} images"] = reals.images[:SHOWN]
     caption = (
-        f"The first {len(samples.images[:SHOWN])} samples (not selected) of {spec.cell} on {spec.data.name}, "
+        f"The first {len(samples.images[:SHOWN])} samples (not selected) of {workspace.label()} on {spec.data.name}, "
         f"ancestral sampling, {samples.sampling_steps} steps, beside real images."
     )
     figure = render.write_figure(
@@ -68,7 +68,8 @@ def neighbours_figure(found: Neighbours, stem: Path) -> render.Illustration:
 
 def table1(workspace: Workspace) -> Section:
     """Render Table 1: the paper's model and, where it is measured, L, above the literature's rows."""
-    measured = [row for cell in (Cell("eps", "vlb", learned=False), MAIN_CELL) if (row := _table1_row(workspace, cell))]
+    cells = [cell for cell in (Cell("eps", "vlb", learned=False), MAIN_CELL) if cell in workspace.cells]
+    measured = [row for cell in cells if (row := _table1_row(workspace, cell))]
     if not measured:
         return Section("Sample quality and bits/dim beside the literature (Table 1)")
     frame = analyse.table1(measured, published.table_1())
@@ -84,7 +85,7 @@ def _table1_row(workspace: Workspace, cell: Cell) -> dict[str, object]:
     quality, spec = workspace.result("quality", Quality, cell), workspace.spec(cell)
     if quality is None:
         return {}
-    row: dict[str, object] = {"model": f"this run: {spec.cell}", "data": spec.data.name, "conditional": False}
+    row: dict[str, object] = {"model": f"this run: {workspace.label(cell)}", "data": spec.data.name, "conditional": False}
     row |= {"features": "Inception" if quality.is_inception else quality.features, "is_bound": True}
     for name, end in itertools.product(("score", "frechet_distance"), ("", "_low", "_high")):
         row[f"{name}{end}"] = getattr(quality, f"{name}{end}")
@@ -99,7 +100,7 @@ def _table1_row(workspace: Workspace, cell: Cell) -> dict[str, object]:
 def every_figure(workspace: Workspace) -> Section:
     """Render the table of all quality figures of all runs."""
     title = "Sample quality of every run"
-    found = {workspace.spec(cell).cell: workspace.result("quality", Quality, cell) for cell in TABLE_2}
+    found = {workspace.label(cell): workspace.result("quality", Quality, cell) for cell in workspace.cells}
     results = {name: quality for name, quality in found.items() if quality is not None}
     if not results:
         return Section(title)

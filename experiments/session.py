@@ -107,21 +107,23 @@ class Progress:
 
     def update(self, job: str, stage: str, done: int, total: int) -> None:
         """Note that a stage of a job has come to ``done`` of ``total``."""
-        expected = self.total[job].get(stage)  # None of a stage that was not expected, or that says it is stored
-        if expected is None or total == 0:
+        stage, stored = stage.removesuffix(STORED), stage.endswith(STORED)
+        if stage not in self.total[job] or total == 0:  # it was not expected
             return
-        units = round(expected * min(1.0, done / total))
-        self.bar.update(units - self.done.get((job, stage), 0))
-        self.done[job, stage] = units
+        self._advance(job, stage, 1.0 if stored else min(1.0, done / total))
         self.doing[job] = f"{job} {stage} {100 * done // total}%"
         self.bar.set_postfix_str("; ".join(self.doing.values()), refresh=False)
 
     def finished(self, job: str) -> None:
         """Note that a job is done."""
-        for stage, expected in self.total[job].items():
-            self.bar.update(expected - self.done.get((job, stage), 0))
-            self.done[job, stage] = expected
+        for stage in self.total[job]:
+            self._advance(job, stage, 1.0)
         self.doing.pop(job, None)
+
+    def _advance(self, job: str, stage: str, share: float) -> None:
+        units = round(share * self.total[job][stage])
+        self.bar.update(units - self.done.get((job, stage), 0))
+        self.done[job, stage] = units
 
 
 def work(job: Job, stage: str) -> int:

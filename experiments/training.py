@@ -7,7 +7,6 @@ from ddpm_eval.records import BOUND_HISTORY, BoundHistory, TrainingLog
 from ddpm_eval.report import Section
 from ddpm_eval.spec import Protocol
 from ddpm_eval.store import Store
-from experiments.presets import TABLE_2
 from experiments.workspace import Workspace
 
 LOSS_LABELS = {"mse": "squared error per element", "vlb": "one term of the bound (bits/dim)"}
@@ -18,11 +17,11 @@ def section(workspace: Workspace) -> Section:
     figures, rows = [], []
     for objective, label in LOSS_LABELS.items():
         curves = []
-        for cell in TABLE_2:
+        for cell in workspace.cells:
             log = workspace.result("training", TrainingLog, cell)
-            if log is None or cell.objective != objective:
+            if log is None or log.imported or workspace.spec(cell).diffusion.objective != objective:
                 continue
-            name = workspace.spec(cell).cell
+            name = workspace.label(cell)
             curves.append(analyse.training_curve(log).assign(run=name))
             rows.append((name, log.status, log.steps, log.images, log.seconds, log.parameters))
         if curves:
@@ -32,7 +31,9 @@ def section(workspace: Workspace) -> Section:
             figures.append(render.write_figure(figure, frame, workspace.figures / f"training_{objective}", caption))
     figures += bound_figure(workspace)
     if not rows:
-        return Section("Training", "", [], figures)
+        log = workspace.result("training", TrainingLog)
+        imported = f"Not here: {log.reason}." if log is not None and log.imported else ""
+        return Section("Training", imported, [], figures)
     frame = pd.DataFrame(rows, columns=["run", "status", "updates", "images", "seconds", "parameters"])
     table = render.write_table(frame, workspace.tables / "training", "Training of every run.")
     return Section("Training", "", [table], figures)
@@ -41,11 +42,11 @@ def section(workspace: Workspace) -> Section:
 def bound_figure(workspace: Workspace) -> list[render.Illustration]:
     """Render bits/dim against updates, if any run kept it; values of weights that were trained on are as good as the last."""
     curves, captions = [], []
-    for cell in TABLE_2:
+    for cell in workspace.cells:
         if BOUND_HISTORY not in workspace.entries(cell):
             continue
         history = Store(workspace.folder(cell) / "results.h5").get(BOUND_HISTORY, BoundHistory)
-        curves.append(analyse.history_table(history).assign(run=workspace.spec(cell).cell))
+        curves.append(analyse.history_table(history).assign(run=workspace.label(cell)))
         protocol = Protocol.model_validate_json(history.protocol).caption()
         captions.append(
             f"{protocol}; stratified estimator, {history.evaluations_per_image} evaluations of each of the same "

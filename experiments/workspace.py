@@ -1,4 +1,4 @@
-"""Where a preset's runs and its report lie, and which results exist."""
+"""Where a preset's runs, or one given run, and the report of it lie, and which results exist."""
 
 import math
 from collections.abc import Mapping
@@ -12,16 +12,24 @@ import numpy as np
 from ddpm_eval import analyse
 from ddpm_eval.jobs import Job
 from ddpm_eval.records import Array, BoundAtoms, Record, ScheduleTables, StratifiedAtoms
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import RunSpec, override, parse
 from ddpm_eval.store import Entry, Store
-from experiments.presets import MAIN_CELL, Cell, preset, run_name
+from experiments.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
 
 R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
+class GivenRun:
+    """A run that was named by its folder; in a workspace it takes the place of the paper's model, and is all there is."""
+
+    folder: Path
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
 class Workspace:
-    """One preset's runs under ``runs``, its report under ``reports``, and the options that apply to all of them."""
+    """One preset's runs under ``runs``, or the ``given`` one; its report under ``reports``; options that apply to them all."""
 
     preset: str
     runs: Path = Path("runs")
@@ -31,9 +39,17 @@ class Workspace:
     data_root: Path | None = None
     device: str = "auto"
     inception_weights: Path | None = None
+    given: GivenRun | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of Table 2 that have a run here."""
+        return TABLE_2 if self.given is None else (MAIN_CELL,)
 
     def spec(self, cell: Cell = MAIN_CELL) -> RunSpec:
         """Return the run of a cell of Table 2, with the user's settings."""
+        if self.given is not None:
+            return self.given.spec
         settings = dict(self.settings)
         if cell.learned:
             settings.pop("diffusion.variance", None)
@@ -41,7 +57,11 @@ class Workspace:
 
     def folder(self, cell: Cell = MAIN_CELL) -> Path:
         """Return the folder of a cell's run."""
-        return self.runs / self.preset / run_name(self.spec(cell))
+        return self.runs / self.preset / run_name(self.spec(cell)) if self.given is None else self.given.folder
+
+    def label(self, cell: Cell = MAIN_CELL) -> str:
+        """Name a cell's run in tables and figures."""
+        return self.spec(cell).cell if self.given is None else self.given.folder.resolve().name
 
     def job(self, cell: Cell, stages: tuple[str, ...]) -> Job:
         """Return the job that brings a cell's run through ``stages``."""
@@ -49,7 +69,13 @@ class Workspace:
 
     @property
     def report(self) -> Path:
-        """The report's folder: the preset's, or one of its own where settings or seed make other runs than the preset's."""
+        """The report's folder: the preset's, or one of its own where settings or seed make other runs than the preset's.
+
+        That of a given run ``runs/imported/published`` is named ``imported-published``.
+        """
+        if self.given is not None:
+            folder = self.given.folder.resolve()
+            return self.reports / f"{folder.parent.name}-{folder.name}"
         spec = self.spec()
         plain = preset(self.preset).identity() == spec.identity()
         return self.reports / (self.preset if plain else f"{self.preset}-{spec.identity()}")
@@ -84,20 +110,57 @@ class Workspace:
         full = self.result(f"bound/{split}/{protocol}", BoundAtoms, cell)
         return full or self.result(f"bound-stratified/{split}/{protocol}", StratifiedAtoms, cell)
 
-    def at_scale(self) -> bool:
-        """Tell whether the preset's data are the paper's CIFAR-10."""
-        return self.spec().data.name.startswith("cifar10")
-
     def beside_paper(self) -> str:
-        """Say what the paper's columns mean for this preset."""
-        if self.at_scale():
-            return "The paper's columns are its CIFAR-10 results after 800,000 updates of batch 128."
+        """Say what the paper's columns mean for these data, as far as their name tells."""
+        name = self.spec().data.name
+        if name == "cifar10":
+            whose = "its CIFAR-10 results" if self.given is None else "those of its eps / L_simple model of CIFAR-10"
+            return f"The paper's columns are {whose} after 800,000 updates of batch 128."
+        if ":" in name and not name.startswith("lsun:"):
+            return f"The paper's columns are of CIFAR-10, and more than an orientation only if {name} is that."
         return "The paper's columns are of CIFAR-10: another data set, shown for orientation only."
 
 
 @lru_cache(maxsize=32)
 def _entries(path: Path, modified: int) -> dict[str, Entry]:
     return {entry.name: entry for entry in Store(path).entries()}
+
+
+def given_run(folder: Path, settings: Mapping[str, str], *, measured: bool = False) -> GivenRun:
+    """Read what the run in ``folder`` is.
+
+    Args:
+        folder: of the run.
+        settings: fields of the evaluation to replace.
+        measured: read it from the results, which needs no torch, instead of from the checkpoint.
+
+    Raises:
+        ValueError: if there is no run, nothing of it was measured yet, or a setting would make it another run.
+    """
+    found = _measured_spec(folder) if measured else _trained_spec(folder)
+    spec = override(found, settings)
+    changed = [key for key in settings if not key.startswith("evaluation.")]
+    if changed:
+        raise ValueError(
+            f"--set {changed[0]} would make another run than {folder} (of a given run only evaluation.* can be set)"
+        )
+    return GivenRun(folder, spec)
+
+
+def _trained_spec(folder: Path) -> RunSpec:
+    """Return the run as far as it is trained: measuring it trains it no further."""
+    from ddpm_eval import checkpoint  # torch, only where something is computed
+
+    saved = checkpoint.load(folder, prefixes=())
+    train = saved.spec.train.model_copy(update={"steps": saved.step or saved.spec.train.steps})
+    return saved.spec.model_copy(update={"train": train})
+
+
+def _measured_spec(folder: Path) -> RunSpec:
+    entries = {entry.name: entry for entry in Store(folder / "results.h5").entries()}
+    if "training" not in entries:
+        raise ValueError(f"nothing of {folder} has been measured yet (begin with: python cli.py reproduce {folder})")
+    return parse(entries["training"].provenance["spec"])
 
 
 def variance_floors(workspace: Workspace, variance: str) -> Array | None:
