@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ddpm_eval.pipeline import Run
 
 CHUNK_IMAGES = 32
-"""Images whose bound is one unit of restart."""
+"""Images whose bound is one unit of restart, and of the work that processes share."""
+PILOT_CHUNK_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,8 @@ class Likelihood:
         run, positions = self.run, self.positions
         schedule, draws = readings[0].process.schedule, protocols[0].draws
         steps = schedule.timesteps
-        per_chunk = max(CHUNK_IMAGES, -(-4 * run.batch_size // steps))
-        pieces = [positions[start : start + per_chunk] for start in range(0, len(positions), per_chunk)]
-        stage = f"bound {self.split}"
-        chunks = run.chunks(stage.replace(" ", "-"), digest(per_chunk, *(self.key(p) for p in protocols)))
+        pieces = self._pieces(positions, steps)
+        chunks = run.chunks(f"bound-{self.split}", digest(len(pieces[0]), *(self.key(p) for p in protocols)))
 
         def measure(piece: Array) -> dict[str, Array]:
             terms, errors = self._pairs(readings, _product(piece, np.arange(1, steps + 1)), draws)
@@ -148,7 +147,7 @@ class Likelihood:
             prior = bound.prior_terms(schedule, self._load, piece)
             return {"image_id": self.images.ids[piece], "terms": terms, "x_0_squared_error": errors, "prior": prior}
 
-        run.share(chunks, pieces, measure, stage, len(positions) * steps * draws, steps * draws)
+        run.share(chunks, pieces, measure, f"bound {self.split}", steps * draws)
         arrays = run.collect(chunks, pieces)
         if arrays is None:
             return []
@@ -168,31 +167,66 @@ class Likelihood:
         run, positions, draws = self.run, self.positions, protocols[0].draws
         schedule = readings[0].process.schedule
         per_image = min(run.spec.evaluation.evaluations_per_image, schedule.timesteps)
-        times, first = stratified.pilot_times(schedule.timesteps), positions[: stratified.PILOT_IMAGES]
-        pilot_pairs = _product(first, times)
-        run.begin(f"bound {self.split}", (len(pilot_pairs) + len(positions) * per_image) * draws)
-        # always read alike, so that no result depends on which others were measured with it
-        pilot, _ = self._pairs([run.model(self.chain).reading(PROTOCOLS["paper"])], pilot_pairs, draws)
+        pilot = self._pilot(draws)
+        times = stratified.pilot_times(schedule.timesteps)
         inclusion, offset, chosen = stratified.select(
-            pilot[0].reshape(len(first), -1), times, schedule.timesteps, len(positions), per_image, run.spec.seed
+            pilot, times, schedule.timesteps, len(positions), per_image, run.spec.seed
         )
-        row, column = np.nonzero(chosen)
-        terms, errors = self._pairs(readings, np.stack([positions[row], chosen[row, column]], axis=1), draws)
-        prior = bound.prior_terms(schedule, self._load, positions)
+        pieces = self._pieces(np.arange(len(positions)), per_image)
+        chunks = run.chunks(f"bound-{self.split}-few", digest(len(pieces[0]), *(self.key(p) for p in protocols)))
+
+        def measure(piece: Array) -> dict[str, Array]:
+            row, column = np.nonzero(chosen[piece])
+            pairs = np.stack([positions[piece[row]], chosen[piece[row], column]], axis=1)
+            terms, errors = (_scatter(chosen[piece].shape, row, column, x) for x in self._pairs(readings, pairs, draws))
+            return {"terms": terms, "errors": errors, "prior": bound.prior_terms(schedule, self._load, positions[piece])}
+
+        run.share(chunks, pieces, measure, f"bound {self.split}", per_image * draws)
+        arrays = run.collect(chunks, pieces)
+        if arrays is None:
+            return []
+        chunks.clear()
         return [
             StratifiedAtoms(
                 image_id=self.images.ids[positions],
                 t=chosen,
-                terms=_scatter(chosen.shape, row, column, terms[i]),
-                x_0_squared_error=_scatter(chosen.shape, row, column, errors[i]),
-                prior=prior,
+                terms=arrays["terms"][:, i],
+                x_0_squared_error=arrays["errors"][:, i],
+                prior=arrays["prior"],
                 inclusion=inclusion,
                 offset=offset,
-                network_evaluations=(len(row) + len(pilot_pairs)) * draws,
+                network_evaluations=(int((chosen > 0).sum()) + pilot.size) * draws,
                 **self._facts(protocol),
             )
             for i, protocol in enumerate(protocols)
         ]
+
+    def _pilot(self, draws: int) -> Array:
+        """Return the pilot's terms, ``[image, time]``, on every process.
+
+        They are always read alike, so that no result depends on which others were measured with it.
+        """
+        run, first = self.run, self.positions[: stratified.PILOT_IMAGES]
+        reading = run.model(self.chain).reading(PROTOCOLS["paper"])
+        times = stratified.pilot_times(reading.process.schedule.timesteps)
+        pieces = [first[start : start + PILOT_CHUNK_IMAGES] for start in range(0, len(first), PILOT_CHUNK_IMAGES)]
+        chunks = run.chunks(f"bound-{self.split}-pilot", digest(self.key(PROTOCOLS["paper"]), draws))
+
+        def measure(piece: Array) -> dict[str, Array]:
+            terms, _ = self._pairs([reading], _product(piece, times), draws)
+            return {"terms": terms.reshape(len(piece), len(times))}
+
+        run.share(chunks, pieces, measure, None, len(times) * draws)
+        terms = chunks.collect(len(pieces))["terms"]
+        run.runtime.barrier()  # all have read it before one deletes it
+        if run.runtime.main:
+            chunks.clear()
+        return terms
+
+    def _pieces(self, images: Array, evaluations: int) -> list[Array]:
+        """Cut images, each of so many evaluations, into pieces that fill a few batches: the same however many share them."""
+        size = max(CHUNK_IMAGES, -(-4 * self.run.batch_size // evaluations))
+        return [images[start : start + size] for start in range(0, len(images), size)]
 
     def _facts(self, protocol: Protocol) -> dict[str, Any]:
         return {
@@ -228,6 +262,7 @@ def _product(positions: Array, times: Array) -> Array:
 
 
 def _scatter(shape: tuple[int, ...], row: Array, column: Array, values: Array) -> Array:
-    out = np.zeros(shape, dtype=values.dtype)
-    out[row, column] = values
+    """Lay ``[reading, pair]`` out as ``[image, reading, time]``, zero where nothing was evaluated."""
+    out = np.zeros((shape[0], len(values), shape[1]), dtype=values.dtype)
+    out[row, :, column] = values.T
     return out

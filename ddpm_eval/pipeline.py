@@ -191,7 +191,7 @@ class Run:
             began, pieces = time.monotonic(), _ranges(have, n, self.batch_size)
             chunks = self.chunks(name, digest(key, have, n, self.batch_size))
             chain = sampling.Chain(self.process(steps), self.spec.seed, method)
-            self.share(chunks, pieces, lambda ids: self.draw(chain, ids), "sample", (n - have) * steps, steps)
+            self.share(chunks, pieces, lambda ids: self.draw(chain, ids), "sample", steps)
             drawn = self.collect(chunks, pieces)
             if drawn is not None:
                 self._keep(stored, drawn, name, key, (steps, method), time.monotonic() - began)
@@ -369,29 +369,30 @@ class Run:
         chunks: Chunks,
         pieces: Sequence[Any],
         compute: Callable[[Any], dict[str, Array]],
-        stage: str,
-        total: int,
+        stage: str | None,
         work_per_item: int,
     ) -> None:
-        """Compute this process's share of the pieces that are not done yet."""
-        finished = sum(len(piece) * work_per_item for i, piece in enumerate(pieces) if chunks.done(i))
-        self.begin(stage, total, finished)
-        for index in self.runtime.mine(range(len(pieces))):
+        """Compute this process's share of the pieces that are not done yet.
+
+        Its progress stands for that of all processes; work without a stage's name is too short to show any.
+        """
+        work = [len(piece) * work_per_item for piece in pieces]
+        mine = self.runtime.mine(range(len(pieces)))
+        self._stage, self._total, self._share = stage, sum(work), sum(work[i] for i in mine)
+        self._done = sum(work[i] for i in mine if chunks.done(i))
+        self.tick(0)
+        for index in mine:
             if not chunks.done(index):
                 before = self._done
                 chunks.put(index, compute(pieces[index]))
-                self.tick(before + len(pieces[index]) * work_per_item - self._done)
+                self.tick(before + work[index] - self._done)
         self.runtime.barrier()
 
-    def begin(self, stage: str, total: int, done: int = 0) -> None:
-        """Start a stage's progress."""
-        self._stage, self._total, self._done = stage, total, done
-        self.progress(stage, done, total)
-
     def tick(self, evaluations: int) -> None:
-        """Report so many more network evaluations."""
+        """Report so many more network evaluations of this process's share."""
         self._done += evaluations
-        self.progress(self._stage, self._done, self._total)
+        if self._stage and self._share:
+            self.progress(self._stage, self._total * self._done // self._share, self._total)
 
     def collect(self, chunks: Chunks, pieces: Sequence[Any]) -> dict[str, Array] | None:
         """Return all pieces joined on the main process, None elsewhere."""

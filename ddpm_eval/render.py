@@ -275,8 +275,8 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
 
     Args:
         curve: of `ddpm_eval.analyse.rate_distortion_curve`; a column ``run`` tells several curves apart.
-        paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points of another data set; over reverse
-            steps only beside a chain of as many.
+        paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points; over reverse steps only beside a chain
+            of as many.
     """
     panels = (("reverse_steps", "rmse_255"), ("reverse_steps", "rate_bits_per_dim"), ("rate_bits_per_dim", "rmse_255"))
     labels = {
@@ -291,7 +291,7 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
             for (name, part), colour in zip(_groups(curve, "run"), COLOURS, strict=False):
                 _band(ax, part, x, y, colour, name or "this model")
             if paper is not None and (x != "reverse_steps" or curve[x].max() == paper[x].max()):
-                ax.plot(paper[x], paper[y], "x", color="0.35", markersize=5, label=f"{PAPER}, another data set")
+                ax.plot(paper[x], paper[y], "x", color="0.35", markersize=5, label=PAPER)
             ax.set(xlabel=labels[x], ylabel=labels[y])
             ax.set_ylim(bottom=0)
         _finish(figure, axes[::-1])

@@ -144,7 +144,7 @@ def test_rate_distortion_draws_the_three_panels_of_figure_5(curve):
     pairs = [("reverse_steps", "rmse_255"), ("reverse_steps", "rate_bits_per_dim"), ("rate_bits_per_dim", "rmse_255")]
     for ax, (x, y) in zip(figure.axes, pairs, strict=True):
         np.testing.assert_array_equal(line(ax, "this model"), curve[[x, y]])
-        np.testing.assert_array_equal(line(ax, "paper (CIFAR-10), another data set"), published.table_4()[[x, y]])
+        np.testing.assert_array_equal(line(ax, "paper (CIFAR-10)"), published.table_4()[[x, y]])
         band = ax.collections[0].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == (curve[f"{y}_low"].min(), curve[f"{y}_high"].max())
         assert ax.get_xlabel() and ax.get_ylabel()
