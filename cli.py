@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 USER_ERROR, CHECK_FAILED, INTERRUPTED = 2, 1, 130
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class UserError(click.ClickException):
@@ -40,7 +41,7 @@ def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return lambda function: functools.reduce(lambda f, decorator: decorator(f), reversed(decorators), function)
 
 
-FOLDER = click.Path(path_type=Path)
+FOLDER, RUNS = click.Path(path_type=Path), Path("runs")
 workspace_options = _options(
     click.argument("run", required=False, type=FOLDER),
     click.option("--preset", show_default="digits", help="Which experiment, instead of a RUN; see the command presets."),
@@ -57,10 +58,10 @@ workspace_options = _options(
 run_options = _options(
     click.argument("run", required=False, type=FOLDER),
     click.option("--preset", show_default="digits", help="Instead of RUN: this preset's eps / L_simple run."),
-    click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Folder of the runs."),
+    click.option("--runs", type=FOLDER, show_default="runs", help="Folder of the runs."),
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-    click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True),
+    click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the evaluation; repeatable."),
 )
 
@@ -210,12 +211,13 @@ def sample(
 @click.option("--estimator", type=click.Choice(["full", "stratified"]), default="full", show_default=True)
 @click.option("--evaluations", type=click.IntRange(1), help="Network evaluations of the stratified estimator, in all.")
 @click.option("--target-halfwidth", type=click.FloatRange(0, min_open=True), help="Stratified: go on until +- this (bits/dim).")
+@click.option("--against", type=click.Choice(PRECISIONS), help="Measure in this precision too: the paired difference.")
 def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     """The variational bound of one run in bits/dim, with its split and intervals."""
     from experiments import likelihood as experiment
 
     choices = {key: options.pop(key) for key in ("protocol", "variance", "clip", "decoder", "draws")}
-    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain")}
+    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain", "against")}
     run = _opened(**options)
     _say(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
 
@@ -270,7 +272,7 @@ def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None
     run = _opened(**options)
     _holding(run, lambda: run.interpolate(time, pairs))
     if run.runtime.main:
-        click.echo(f"{experiment.draw(run.store, out).stem}.png")
+        click.echo(f"{experiment.draw(run.store, run.measured('interpolation'), out).stem}.png")
 
 
 @main.command()
@@ -388,7 +390,7 @@ def _workspace(
 
         channels, side = inspect(data, options["data_root"])
         chosen = {"data.name": data, "data.channels": str(channels), "data.side": str(side), **chosen}
-    return Workspace(preset or "digits", runs or Path("runs"), seed=seed or 0, settings=chosen, **options)
+    return Workspace(preset or "digits", runs or RUNS, seed=seed or 0, settings=chosen, **options)
 
 
 def _alone(run: Path, **options: object) -> None:
@@ -436,7 +438,7 @@ def _run(folder: Path, device: str, data_root: Path | None, spec: Any = None, pr
 def _opened(
     run: Path | None,
     preset: str | None,
-    runs: Path,
+    runs: Path | None,
     data_root: Path | None,
     device: str,
     precision: str,
@@ -448,8 +450,8 @@ def _opened(
     from experiments.workspace import Workspace
 
     if run is not None:
-        _alone(run, preset=preset)
-    folder = run if run is not None else Workspace(preset or "digits", runs=runs).folder()
+        _alone(run, preset=preset, runs=runs)
+    folder = run if run is not None else Workspace(preset or "digits", runs or RUNS).folder()
     opened = _run(folder, device, data_root, precision=precision)
     return replace(opened, spec=override(opened.spec, _settings(settings)))
 
@@ -473,7 +475,8 @@ def _subject(
         raise UserError("name --images or a run, not both")
     if data is None:
         raise UserError("--images needs --data, the data set to compare with (such as --data cifar10)")
-    return experiment.Subject(images, data, options["runs"], options["data_root"], options["device"], **weights, progress=bar())
+    where = (options["runs"] or RUNS, options["data_root"], options["device"])
+    return experiment.Subject(images, data, *where, **weights, progress=bar())
 
 
 def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401

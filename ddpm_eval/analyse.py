@@ -240,6 +240,32 @@ def gap_table(train: Atoms, test: Atoms) -> pd.DataFrame:
     return frame
 
 
+def paired_table(first: Atoms, second: Atoms, names: tuple[str, str]) -> pd.DataFrame:
+    """Compare two measurements of the same images with the same noise, such as in two precisions.
+
+    Args:
+        first: of one model, split and protocol.
+        second: of the same.
+        names: of the two, which begin their columns.
+
+    Returns:
+        Per quantity both values in bits/dim and the paired difference, first - second, with its interval, and n_images.
+
+    Raises:
+        ValueError: if the images or the protocols differ.
+    """
+    if first.protocol != second.protocol or not np.array_equal(first.image_id, second.image_id):
+        raise ValueError("the two were measured on other images or under other protocols, so that nothing is paired")
+    a, b = bound_values(first), bound_values(second)
+    frame = pd.DataFrame({"quantity": QUANTITIES})
+    for name, values in zip(names, (a, b), strict=True):
+        frame[f"{name}_bits_per_dim"] = [float(values[quantity].mean()) for quantity in QUANTITIES]
+    paired = [_bounds(mean_estimate(a[quantity] - b[quantity])) for quantity in QUANTITIES]
+    _add(frame, "difference", *np.array(paired).T)
+    frame["n_images"] = len(first.image_id)
+    return frame
+
+
 def baseline_table(atoms: Atoms, baseline: Baseline) -> pd.DataFrame:
     """Compare a model's bound with a fitted Gaussian's: model, bits_per_dim, low, high, n_images.
 

@@ -60,7 +60,7 @@ class Likelihood:
 
     def name(self, protocol: Protocol) -> str:
         """Return the name under which a protocol's result is stored."""
-        return bound_name(self.split, protocol, self.few, self.chain)
+        return self.run.measured(bound_name(self.split, protocol, self.few, self.chain))
 
     def key(self, protocol: Protocol) -> str:
         """Return the digest of all that a protocol's result depends on."""

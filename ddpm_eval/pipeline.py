@@ -215,7 +215,7 @@ class Run:
     def sample_key(self, steps: int, method: str) -> tuple[str, str]:
         """Return the name and the key under which the samples of a chain are stored."""
         full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
-        name = "samples" if full else f"samples-{method}-{steps}"
+        name = self.measured("samples" if full else f"samples-{method}-{steps}")
         return name, digest(self.weights, self.spec.seed, steps, method, self.runtime.precision)
 
     def has_samples(self) -> bool:
@@ -236,7 +236,7 @@ class Run:
                 self.chunks("progressive", digest(key, n, self.batch_size)),
                 sampling.Chain(self.process(), self.spec.seed),
             )
-            self.share(chunks, pieces, lambda ids: self.draw(chain, ids, times), "progressive", n * total, total)
+            self.share(chunks, pieces, lambda ids: self.draw(chain, ids, times), "progressive", total)
             drawn = self.collect(chunks, pieces)
             if drawn is not None:
                 estimates, seconds = np.moveaxis(drawn.pop("x_0_hat"), 1, 0), time.monotonic() - began
@@ -300,8 +300,8 @@ class Run:
             raise ValueError(f"t is {t}, but this chain has times 1 to {self.spec.diffusion.timesteps}")
         if not 1 <= pairs <= len(self.test_images) // 2:
             raise ValueError(f"{pairs} pairs asked for, but the test set has {len(self.test_images)} images")
-        key = self._interpolation_key(t, pairs)
-        if not self.has("interpolation", key) and self.runtime.main:
+        name, key = self.measured("interpolation"), self._interpolation_key(t, pairs)
+        if not self.has(name, key) and self.runtime.main:
             began, weights = time.monotonic(), np.linspace(0, 1, 11)
             ends = self.test_images.take(np.arange(2 * pairs))
             source, target = data.to_model_range(torch.from_numpy(ends).to(self.runtime.device)).chunk(2)
@@ -310,7 +310,7 @@ class Run:
                 mixed = sampling.interpolate(chain, source, target, t, weights.tolist())
             images = data.to_pixels(mixed).cpu().numpy()
             record = Interpolations(source=ends[:pairs], target=ends[pairs:], weight=weights, images=images, t=t)
-            self.put("interpolation", record, key=key, seconds=time.monotonic() - began)
+            self.put(name, record, key=key, seconds=time.monotonic() - began)
         self.runtime.barrier()
 
     def reals(self) -> None:
@@ -319,6 +319,12 @@ class Run:
             images = self.train_images.take(np.arange(min(N_REALS, len(self.train_images))))
             self.put("reals", Reals(images=images, name=self.spec.data.name, split="train"), key=self._reals_key(), seconds=0.0)
         self.runtime.barrier()
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs, which share their classifiers: that of ``<preset>/<run>``, else the one the run lies in."""
+        parent = self.folder.resolve().parent
+        return parent.parent if parent.name == self.spec.preset else parent
 
     def _tables(self) -> ScheduleTables:
         schedule = make_schedule(self.spec.diffusion)
@@ -426,6 +432,10 @@ class Run:
 
     def _entry(self, name: str) -> Entry | None:
         return next((entry for entry in self.store.entries() if entry.name == name), None)
+
+    def measured(self, name: str) -> str:
+        """Return the name under which what depends on the runtime's precision is stored, such as ``bf16/samples``."""
+        return name if self.runtime.precision == "fp32" else f"{self.runtime.precision}/{name}"
 
     def has(self, name: str, key: str) -> bool:
         """Tell whether a result of this name and key is stored."""

@@ -146,7 +146,7 @@ class SampleQuality:
 
     @property
     def _classifiers(self) -> Path:
-        return self.run.folder.parent.parent / "classifiers"
+        return self.run.runs / "classifiers"
 
     @property
     def _protocol(self) -> "QualityProtocol":

@@ -31,6 +31,7 @@ class Subject:
         inception: whether to use Inception rather than the data set's classifier.
         run: whose samples the images are, if they are any run's.
         progress: called while features are computed.
+        name: of the samples in a results file.
     """
 
     path: Path
@@ -42,11 +43,12 @@ class Subject:
     inception: bool
     run: Run | None = None
     progress: Progress = runtime.silent
+    name: str = "samples"
 
     @cached_property
     def images(self) -> features.Images:
         """The images."""
-        return sample_sets.load_images(self.path)
+        return sample_sets.load_images(self.path, self.name)
 
     @cached_property
     def train(self) -> ImageSet:
@@ -74,17 +76,17 @@ class Subject:
 
 def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
     """Return a run's stored samples as the subject."""
-    root, device = run.folder.parent.parent, str(run.runtime.device)
     return Subject(
         run.store.path,
         run.spec.data.name,
-        root,
+        run.runs,
         run.data_root,
-        device,
+        str(run.runtime.device),
         inception_weights,
         inception,
         run,
         run.progress,
+        run.measured("samples"),
     )
 
 

@@ -21,9 +21,9 @@ def section(workspace: Workspace) -> Section:
     return Section(TITLE, "", [], [_figure(record, workspace.figures / "interpolation")])
 
 
-def draw(store: Store, stem: Path) -> render.Illustration:
-    """Draw the stored interpolation of one run."""
-    return _figure(store.get("interpolation", Interpolations), stem)
+def draw(store: Store, name: str, stem: Path) -> render.Illustration:
+    """Draw an interpolation of one run that is stored under ``name``."""
+    return _figure(store.get(name, Interpolations), stem)
 
 
 def _figure(record: Interpolations, stem: Path) -> render.Illustration:

@@ -1,12 +1,14 @@
 """The bound of one run under one protocol, by the full or the stratified estimator."""
 
+from dataclasses import replace
 from typing import Literal
 
-from ddpm_eval import analyse
+from ddpm_eval import analyse, runtime
 from ddpm_eval.likelihood import Likelihood
 from ddpm_eval.pipeline import Run
 from ddpm_eval.records import StratifiedAtoms
-from ddpm_eval.spec import PROTOCOLS, Decoder, ProtocolVariance, combine
+from ddpm_eval.runtime import Precision
+from ddpm_eval.spec import PROTOCOLS, Decoder, Protocol, ProtocolVariance, combine
 
 LARGEST = 1_000
 """Evaluations per image beyond which a target half-width is given up."""
@@ -25,6 +27,7 @@ def measure(
     evaluations: int | None,
     target_halfwidth: float | None,
     chain: int | None = None,
+    against: Precision | None = None,
 ) -> str:
     """Measure and store a bound; return it as a table.
 
@@ -40,12 +43,18 @@ def measure(
         evaluations: network evaluations of the stratified estimator over all images.
         target_halfwidth: double the stratified evaluations until the interval's half-width, bits/dim, is at most this.
         chain: number of evenly spaced steps instead of all.
+        against: another precision to measure in too, for the paired difference.
 
     Raises:
         ValueError: if the choices contradict each other, or the target cannot be reached with these images.
     """
     if estimator == "full" and (evaluations is not None or target_halfwidth is not None):
         raise ValueError("--evaluations and --target-halfwidth belong to --estimator stratified")
+    if against is not None and (estimator != "full" or against == run.runtime.precision):
+        raise ValueError(
+            f"--against {against} compares with another precision than {run.runtime.precision}, by the full estimator (the few "
+            "steps of the stratified one would differ)"
+        )
     chosen = combine(PROTOCOLS[protocol], variance, clip, decoder, draws)
     few = estimator == "stratified"
     task = Likelihood(run, split, few, chain)
@@ -70,4 +79,15 @@ def measure(
     note = (
         f"{chosen.caption()}; {estimator} estimator, {evaluations:,} network evaluations{left_out}; 95% intervals over images"
     )
+    text = f"{table.to_string(index=False)}\n{note}, {run.runtime.precision}"
+    return text if against is None else f"{text}\n\n{_compared(task, chosen, against)}"
+
+
+def _compared(task: Likelihood, protocol: Protocol, against: Precision) -> str:
+    """Measure the same bound in another precision; return the paired difference as a table."""
+    run, here = task.run, task.run.runtime.precision
+    other = replace(task, run=replace(run, runtime=runtime.start(str(run.runtime.device), precision=against)))
+    other.measure([protocol])
+    table = analyse.paired_table(task.result(protocol), other.result(protocol), (here, against))
+    note = f"difference: {here} - {against}, paired (same images, same noise), with its 95% interval over images"
     return f"{table.to_string(index=False)}\n{note}"

@@ -151,12 +151,15 @@ def bar() -> Callable[[str, int, int], None]:
     bars: dict[str, tqdm] = {}
 
     def show(stage: str, done: int, total: int) -> None:
-        if stage not in bars or bars[stage].total != total or done < bars[stage].n:  # not yet, or again
+        if stage in bars and (bars[stage].total != total or done < bars[stage].n):  # again
+            bars.pop(stage).close()
+        if stage not in bars and done < total:
             passing = {"leave": False, "delay": PREVIEW_DELAY_SECONDS} if stage.startswith("preview") else {}
             bars[stage] = tqdm(total=total, desc=stage, unit_scale=True, **_pace(), **passing)
-        bars[stage].update(done - bars[stage].n)
-        if done >= total:
-            bars[stage].close()
+        if stage in bars:
+            bars[stage].update(done - bars[stage].n)
+            if done >= total:
+                bars.pop(stage).close()
 
     return show
 

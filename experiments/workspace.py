@@ -159,7 +159,7 @@ def _trained_spec(folder: Path) -> RunSpec:
 def _measured_spec(folder: Path) -> RunSpec:
     entries = {entry.name: entry for entry in Store(folder / "results.h5").entries()}
     if "training" not in entries:
-        raise ValueError(f"nothing of {folder} has been measured yet (begin with: python cli.py reproduce {folder})")
+        raise ValueError(f"{folder} holds no results to report (measure first: python cli.py reproduce {folder})")
     return parse(entries["training"].provenance["spec"])
 
 

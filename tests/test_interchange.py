@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from other_projects import SHAPES, diffusers, inputs, network, perturbed, run_spec
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 
 from ddpm_eval import interchange
 from ddpm_eval.checkpoint import FILE_NAME, Checkpoint, load, load_network, save, weights_digest
+from ddpm_eval.data import ImageSet
 from ddpm_eval.interchange import export_checkpoint, import_checkpoint, network_config, scheduler_config
+from ddpm_eval.runtime import Runtime
 from ddpm_eval.sample import Chain
-from ddpm_eval.spec import RunSpec
-from ddpm_eval.train import trained_process, training_log
+from ddpm_eval.spec import RunSpec, override
+from ddpm_eval.train import train, trained_process, training_log
 from ddpm_eval.unet import UNet
 
 DIFFUSION = {  # what maps both ways; beta is large enough that float32 differences 1 - alpha_bar keep five digits
@@ -160,15 +163,30 @@ def test_export_and_import_give_back_the_run(choice: str, tmp_path: Path) -> Non
         assert back.diffusion == spec.diffusion
 
 
-def test_an_imported_run_counts_as_trained(tmp_path: Path) -> None:
+def test_an_imported_run_counts_as_trained_but_not_by_us(tmp_path: Path) -> None:
     spec = import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="cifar10")
     found = load(tmp_path / "run")
-    assert found.step == spec.train.steps
     log = training_log(found)
-    assert (log.status, len(log.loss)) == ("ok", 0)
-    assert "imported from" in log.reason
+    assert (log.status, log.steps, log.images, len(log.loss)) == ("imported", 0, 0, 0)
+    assert log.over and log.imported and not log.diverged and "imported from" in log.reason
     assert found.part("model/").keys() == found.part("ema/").keys()
     assert all(torch.equal(value, found.tensors[f"model/{name}"]) for name, value in found.part("ema/").items())
+
+
+def test_an_imported_model_is_never_trained_further(tmp_path: Path) -> None:
+    spec = import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="random")
+    before = (tmp_path / "run" / FILE_NAME).read_bytes()
+    longer = override(spec, {"train.steps": "5"})
+    images = ImageSet("random", "train", np.arange(1), None, np.arange(0), "", 3, 32, np.zeros((1, 3, 32, 32), np.uint8))
+    assert train(longer, images, Runtime(torch.device("cpu")), tmp_path / "run" / FILE_NAME).imported
+    assert (tmp_path / "run" / FILE_NAME).read_bytes() == before
+
+
+def test_results_of_another_model_are_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.h5").write_bytes(b"of a checkpoint that was deleted")
+    with pytest.raises(ValueError, match=r"results\.h5 exists already"):
+        import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="random")
 
 
 def old_layout(folder: Path, spec: RunSpec) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from ddpm_eval.records import (
     array_fields,
     bound_name,
 )
+from ddpm_eval.runtime import Runtime
 from ddpm_eval.spec import COMPARED, PROTOCOLS, combine, override
 from ddpm_eval.store import Store
 
@@ -156,6 +159,21 @@ def _diverge(trainer, batch):
     trainer.step += 1
 
 
+def test_the_training_of_a_checkpoint_is_recorded_as_it_is(spec, tmp_path):
+    """A stopped run that is measured is not trained on the way, and its results are known to be of its present weights."""
+    Run(tmp_path, spec, HERE).train(max_minutes=1e-9)
+    Store(tmp_path / "results.h5").path.unlink()
+    content = (tmp_path / "checkpoint.safetensors").read_bytes()
+    run = open_run(tmp_path, HERE)
+    run.record_training()
+    log = run.store.get("training", TrainingLog)
+    assert log.status == "stopped" and 0 < log.steps < TINY.train.steps and names(run) == {"training", "schedule"}
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == content and not run.trained()
+    before = run.store.path.stat().st_mtime_ns
+    run.record_training()
+    assert run.store.path.stat().st_mtime_ns == before
+
+
 def test_a_folder_without_a_run_and_the_run_of_another_are_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"holds no checkpoint\.safetensors \(train the run first"):
         open_run(tmp_path / "nothing", HERE)
@@ -254,6 +272,53 @@ def test_a_stratified_bound_does_not_depend_on_what_is_measured_with_it(run):
     alone = again(run).likelihood("test", [EXACT], few=True).result(EXACT)
     np.testing.assert_array_equal(alone.t, together.t)
     np.testing.assert_array_equal(alone.terms, together.terms)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_killed_stratified_bound_continues_without_repeating_finished_chunks(run, share):
+    reference = again(run)
+    reference.likelihood("test", [PAPER, EXACT], few=True)
+    expected, whole = atoms(reference, few=True), reference.evaluations
+    run.store.path.unlink()
+    first = again(run, limit=int(share * whole))
+    with pytest.raises(Killed):
+        first.likelihood("test", [PAPER, EXACT], few=True)
+    second = again(run)
+    second.likelihood("test", [PAPER, EXACT], few=True)
+    assert share == 0 or second.evaluations < whole
+    for field in array_fields(StratifiedAtoms):
+        np.testing.assert_array_equal(getattr(atoms(second, few=True), field.name), getattr(expected, field.name))
+    assert not list((run.folder / "partial").glob("*"))
+
+
+class Together(Runtime):
+    """One of two processes that meet at ``gate``, as threads."""
+
+    gate = threading.Barrier(2)
+
+    def barrier(self):
+        self.gate.wait(timeout=60)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_two_processes_share_a_bound_and_each_shows_all_of_it(run, few):
+    alone = again(run)
+    alone.likelihood("test", [PAPER], few=few)
+    expected = atoms(alone, few=few)
+    run.store.path.unlink()
+    both, seen = [again(run), again(run)], ([], [])
+    for rank, process in enumerate(both):
+        process.runtime = Together(HERE.device, rank, world_size=2)
+        process.progress = lambda stage, done, total, rank=rank: seen[rank].append((done, total))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda process: process.likelihood("test", [PAPER], few=few), both))
+    for field in array_fields(type(expected)):
+        np.testing.assert_array_equal(getattr(atoms(run, few=few), field.name), getattr(expected, field.name))
+    assert sum(process.evaluations for process in both) == alone.evaluations
+    assert min(process.evaluations for process in both) > alone.evaluations / 3
+    whole = (N_TEST - len(INEXACT)) * (TINY.evaluation.evaluations_per_image if few else T)
+    for work in seen:
+        assert work == sorted(work) and work[0] == (0, whole) and work[-1] == (whole, whole)
 
 
 def test_evaluations_are_given_over_all_images(run):
@@ -486,6 +551,27 @@ def test_precision_and_weights_change_every_measured_key_and_the_number_of_proce
     longer.runtime = HERE
     longer.train()
     assert {name for name, key in keys(longer).items() if key != before[name]} == ALL
+
+
+def test_results_of_another_precision_are_kept_beside_the_first(run):
+    run.likelihood("test", [PAPER])
+    run.sample(4)
+    run.interpolate(pairs=1)
+    lower = again(run)
+    lower.runtime = dataclasses.replace(HERE, precision="bf16")
+    found = lower.likelihood("test", [PAPER]).result(PAPER)
+    lower.sample(4)
+    lower.interpolate(pairs=1)
+    measured = {"bound/test/paper", "samples", "interpolation"}
+    assert names(run) == {"training", "schedule", *measured, *(f"bf16/{name}" for name in measured)}
+    full = atoms(run)
+    np.testing.assert_array_equal(full.prior, found.prior)  # the arithmetic around the network is the same
+    difference = np.abs(full.terms - found.terms).max() / np.abs(full.terms).max()
+    assert 0 < difference < 0.1  # bf16 has eight bits
+    count = run.evaluations
+    run.likelihood("test", [PAPER])
+    run.sample(4)
+    assert run.evaluations == count
 
 
 def test_compared_protocols_have_names_of_their_own():
