@@ -132,6 +132,29 @@ def test_gap_is_test_minus_train():
         analyse.gap_table(train, make_atoms(np.ones((6, 3)), name="paper"))
 
 
+def test_paired_differences_are_far_more_precise_than_the_values():
+    """Of 1% of each term, with a part of 1e-3 that varies: the interval is of the differences, whatever the images' spread."""
+    rng = np.random.default_rng(23)
+    first = realistic(200, rng, steps=30)
+    lower = replace(first, terms=first.terms * (1.01 + 1e-3 * rng.standard_normal((200, 1))))
+    table = analyse.paired_table(lower, first, ("bf16", "fp32")).set_index("quantity")
+    values = {
+        name: analyse.split_table(atoms, "fixed-large").set_index("quantity")
+        for name, atoms in {"bf16": lower, "fp32": first}.items()
+    }
+    for name, split in values.items():
+        np.testing.assert_allclose(table[f"{name}_bits_per_dim"], split["bits_per_dim"])
+    difference = table["bf16_bits_per_dim"] - table["fp32_bits_per_dim"]
+    np.testing.assert_allclose(table["difference"], difference, atol=1e-12)
+    total, row = values["fp32"].loc["total"], table.loc["total"]
+    assert row["difference_low"] < 0.01 * total["bits_per_dim"] < row["difference_high"]
+    assert row["difference_high"] - row["difference_low"] < 0.02 * (total["high"] - total["low"])
+    assert table.loc["prior", "difference"] == 0 and set(table["n_images"]) == {200}
+    for other in (replace(first, image_id=first.image_id + 1), replace(first, protocol=protocol("paper"))):
+        with pytest.raises(ValueError, match="nothing is paired"):
+            analyse.paired_table(first, other, ("a", "b"))
+
+
 def test_halfwidth_is_of_the_total():
     atoms = realistic(30, np.random.default_rng(19), steps=20)
     total = analyse.split_table(atoms, "fixed-large").set_index("quantity").loc["total"]

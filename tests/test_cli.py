@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,9 +144,78 @@ def test_commands_on_one_run(made, tmp_path):
     assert "memorisation" in call("neighbours", folder, "--out", tmp_path / "nearest")
     call("interpolate", folder, "--t", "7", "--pairs", "2", "--out", tmp_path / "between")
     assert (tmp_path / "between.png").exists() and (tmp_path / "nearest.png").exists()
-    call("export-checkpoint", folder, "--out", tmp_path / "diffusers")
-    call("import-checkpoint", tmp_path / "diffusers", "--out", tmp_path / "imported" / "digits" / "run", "--data", "digits")
-    call("likelihood", tmp_path / "imported" / "digits" / "run", "--set", "evaluation.n_test_images=4")
+    text = call("likelihood", folder, "--precision", "bf16", "--against", "fp32")
+    assert "difference: bf16 - fp32, paired" in text and ", bf16" in text
+    assert "by the full estimator" in refuse("likelihood", folder, "--against", "bf16", "--estimator", "stratified")
+    assert "another precision than fp32" in refuse("likelihood", folder, "--against", "fp32")
+
+
+REPORT_WITHOUT_TORCH = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "torch_fidelity", "safetensors"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NotInstalled())
+import cli
+cli.main(["report", *sys.argv[1:]], standalone_mode=False)
+"""
+
+
+@pytest.mark.slow
+def test_an_imported_run_goes_through_every_command(made, tmp_path):
+    """A model that goes out to diffusers and comes back has the original's bound; nothing is claimed of its training."""
+    run, reports = tmp_path / "runs" / "imported" / "model", ["--reports", tmp_path / "reports"]
+    settings = [word for key, value in TINY.items() if "evaluation" in key for word in ("--set", f"{key}={value}")]
+    call("export-checkpoint", main_run(made[0]), "--out", tmp_path / "diffusers")
+    call("import-checkpoint", tmp_path / "diffusers", "--out", run, "--data", "digits", *settings)
+    checkpoint = (run / "checkpoint.safetensors").read_bytes()
+    shown = call("show", run)
+    assert "imported from" in shown and "eps, variance fixed-large" in shown and f"likelihood {run}" in shown
+    assert "holds no results to report" in refuse("report", run, *reports)
+    assert "its training cannot go on here" in refuse("train", run)
+    assert "six models of a --preset" in refuse("ablation", run)
+    for chosen in (["--preset", "digits"], ["--seed", "0"], ["--data", "digits"], ["--runs", tmp_path]):
+        assert f"name a RUN or {chosen[0]}, not both" in refuse("rate-distortion", run, *chosen)
+    call("likelihood", run, "--set", "evaluation.n_test_images=4")
+    call("reproduce", run, *reports)
+    assert "to do: nothing" in call("reproduce", run, *reports, "--dry-run")
+    output = call("rate-distortion", run, *reports)
+    report = Path(re.search(r"Report: (.*)", output)[1]).parent
+    assert report == tmp_path / "reports" / "imported-model" and "reverse steps" in output
+    splits = [pd.read_csv(folder / "tables" / "split.csv") for folder in (report, next((made[0] / "reports").iterdir()))]
+    np.testing.assert_allclose(*(split["bits_per_dim"] for split in splits), rtol=1e-5)
+    call("progressive", run, *reports)
+    shutil.rmtree(report)
+    command = [sys.executable, "-c", REPORT_WITHOUT_TORCH, str(run), *map(str, reports)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and str(report) in done.stdout, done.stderr
+    figures = {path.stem for path in (report / "figures").glob("*.png")}
+    assert {"samples", "rate_distortion", "progressive", "terms", "interpolation", "chains"} <= figures
+    text = (report / "report.md").read_text()
+    assert "imported from" in text and "Table 2" not in text and "Preset" not in text and "updates of batch" not in text
+    assert text.count("Not measured yet") == 0
+    call("sample", run, "-n", "4", "--steps", "5")
+    assert "frechet_distance" in call("quality", run) and (tmp_path / "runs" / "classifiers").is_dir()
+    call("neighbours", run, "--out", tmp_path / "nearest")
+    call("interpolate", run, "--pairs", "2", "--out", tmp_path / "between")
+    call("export-checkpoint", run, "--out", tmp_path / "again")
+    assert (run / "checkpoint.safetensors").read_bytes() == checkpoint
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_is_measured_as_it_is_and_trained_on_when_asked(tmp_path):
+    call("train", *folders(tmp_path), *SETTINGS, "--max-minutes", "1e-9")
+    run = next((tmp_path / "runs" / "digits").iterdir())
+    checkpoint = (run / "checkpoint.safetensors").read_bytes()
+    output = call("rate-distortion", run, "--reports", tmp_path / "reports")
+    report = (tmp_path / "reports" / f"digits-{run.name}" / "report.md").read_text()
+    assert "Report:" in output and "preset digits, 4 updates of batch 16" in report
+    assert "train.steps: 4, not 1200" in report  # not as published
+    assert (run / "checkpoint.safetensors").read_bytes() == checkpoint
+    assert "ok after 12 updates" in call("train", run)
+    assert "name a RUN or --objective, not both" in refuse("train", run, "--objective", "vlb")
+    assert "belongs to another run" in refuse("train", run, "--set", "train.batch_size=8")
 
 
 @pytest.mark.slow
@@ -202,7 +272,9 @@ def test_dry_run_prints_and_makes_nothing(tmp_path):
         (["train", "--device", "tpu"], "device 'tpu' is unknown"),
         (["sample", "/no/such/run"], "holds no checkpoint.safetensors"),
         (["sample", "/no/such/run", "--preset", "digits"], "not both"),
-        (["show", "/no/such/run"], "there is no results file"),
+        (["show", "/no/such/run"], "there is no checkpoint"),
+        (["rate-distortion", "/no/such/run"], "there is no checkpoint"),
+        (["report", "/no/such/run"], "holds no results to report"),
         (["quality", "--images", "/no/such/images", "--data", "digits"], "/no/such/images"),
         (["quality", "--images", "/no/such/images"], "--images needs --data"),
         (["import-checkpoint", "/no/such/model", "--out", "/tmp/never"], "/no/such/model"),

@@ -164,7 +164,7 @@ def test_export_and_import_give_back_the_run(choice: str, tmp_path: Path) -> Non
 
 
 def test_an_imported_run_counts_as_trained_but_not_by_us(tmp_path: Path) -> None:
-    spec = import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="cifar10")
+    import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="cifar10")
     found = load(tmp_path / "run")
     log = training_log(found)
     assert (log.status, log.steps, log.images, len(log.loss)) == ("imported", 0, 0, 0)
