@@ -89,6 +89,9 @@ _TO_DIFFUSERS = (  # our weights' names become diffusers' by these substitutions
     (r"\.proj_out\.", ".to_out.0."),
 )
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # diffusers before 0.15
+SMALL_EVALUATION = {"n_samples": 50_000, "n_train_images": 10_000, "n_curve": 2_560}
+LARGE_EVALUATION = {"n_samples": 50_000, "n_train_images": 1_000}
+"""How much of an imported model is measured unless set: as of the published presets up to 32x32 and above."""
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _LAYOUT = {"sample_size": int, "block_out_channels": list, "down_block_types": list, "up_block_types": list}
 
@@ -125,7 +128,7 @@ def import_checkpoint(source: str | Path, out: Path, *, data: str, settings: Map
     document = {
         "preset": "imported",
         "train": {"steps": 1, "batch_size": 1},
-        "evaluation": {"n_samples": 50_000, "n_train_images": 10_000},
+        "evaluation": SMALL_EVALUATION if read["data"]["side"] <= 32 else LARGE_EVALUATION,
         **read,
     }
     document["data"] = {**read["data"], "name": data}
