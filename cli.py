@@ -309,7 +309,7 @@ def show(run: Path) -> None:
     from ddpm_eval.store import Store
     from experiments import description
 
-    path = run if run.is_file() else run / "results.h5"
+    path = run if run.suffix == ".h5" else run / "results.h5"
     for label, text in description.of_run(path).items():
         click.echo(f"{label}: {text}")
     entries = Store(path).entries()
@@ -405,11 +405,11 @@ def _to_train(run: Path | None, prediction: str | None, objective: str | None, *
     from experiments.presets import run_name
 
     if run is not None:
-        from ddpm_eval.checkpoint import load
+        from ddpm_eval.checkpoint import FILE_NAME, load
 
         names = ("preset", "runs", "data", "seed")
         _alone(run, prediction=prediction, objective=objective, **{name: options[name] for name in names})
-        return run, override(load(run, prefixes=()).spec, _settings(options["settings"]))
+        return run, override(load(run / FILE_NAME, prefixes=()).spec, _settings(options["settings"]))
     workspace = _workspace(run=None, **options)
     changes = {"diffusion.prediction": prediction, "diffusion.objective": objective}
     spec = override(workspace.spec(), {key: value for key, value in changes.items() if value is not None})

@@ -151,7 +151,7 @@ def _trained_spec(folder: Path) -> RunSpec:
     """Return the run as far as it is trained: measuring it trains it no further."""
     from ddpm_eval import checkpoint  # torch, only where something is computed
 
-    saved = checkpoint.load(folder, prefixes=())
+    saved = checkpoint.load(folder / checkpoint.FILE_NAME, prefixes=())
     train = saved.spec.train.model_copy(update={"steps": saved.step or saved.spec.train.steps})
     return saved.spec.model_copy(update={"train": train})
 

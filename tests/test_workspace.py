@@ -58,6 +58,8 @@ def test_a_given_run_is_measured_as_far_as_it_is_trained(tmp_path):
 def test_what_cannot_be_asked_of_a_given_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint"):
         given_run(tmp_path / "none", {})
+    with pytest.raises(ValueError, match=r"there is no checkpoint .*safetensors/checkpoint\.safetensors"):  # not a folder
+        given_run(saved(tmp_path / "run") / checkpoint.FILE_NAME, {})
     with pytest.raises(ValueError, match="holds no results to report"):
         given_run(saved(tmp_path), {}, measured=True)
     for key, value in [("train.steps", "9"), ("diffusion.timesteps", "9"), ("seed", "1")]:
