@@ -446,14 +446,13 @@ def _opened(
 ) -> Any:  # noqa: ANN401
     from dataclasses import replace
 
-    from ddpm_eval.spec import override
-    from experiments.workspace import Workspace
+    from experiments.workspace import Workspace, evaluated
 
     if run is not None:
         _alone(run, preset=preset, runs=runs)
     folder = run if run is not None else Workspace(preset or "digits", runs or RUNS).folder()
     opened = _run(folder, device, data_root, precision=precision)
-    return replace(opened, spec=override(opened.spec, _settings(settings)))
+    return replace(opened, spec=evaluated(folder, opened.spec, _settings(settings)))
 
 
 def _subject(

@@ -164,6 +164,7 @@ class Run:
 
     def record_training(self) -> None:
         """Store what the checkpoint says of its training, so that results are known to be of these weights; train nothing."""
+        training.check_same_run(self._header, self.spec, self.checkpoint)
         stored = self._stored_log()
         if stored is None or stored.steps != self._header.step:
             saved = checkpoints.load(self.checkpoint, prefixes=("model/", "log/"))

@@ -27,6 +27,7 @@ def of_run(results: Path) -> dict[str, str]:
 def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
     """Describe a run by labelled facts; of an imported one nothing is said of its training, which is not known."""
     network, diffusion = spec.network, spec.diffusion
+    done = spec.model_copy(update={"train": spec.train.model_copy(update={"steps": log.steps})})
     sides = " and ".join(f"{side}x{side}" for side in network.attention_sides)
     trained = f", trained on the {_OBJECTIVES[diffusion.objective]}"
     return {
@@ -37,7 +38,7 @@ def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
         "Chain": f"T = {diffusion.timesteps}, {diffusion.schedule} schedule",
         "Training": _training(spec, log),
         "Seed": str(spec.seed),
-        "Against the paper": against_the_paper(spec),
+        "Against the paper": against_the_paper(done),
     }
 
 

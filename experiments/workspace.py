@@ -137,14 +137,16 @@ def given_run(folder: Path, settings: Mapping[str, str], *, measured: bool = Fal
     Raises:
         ValueError: if there is no run, nothing of it was measured yet, or a setting would make it another run.
     """
-    found = _measured_spec(folder) if measured else _trained_spec(folder)
-    spec = override(found, settings)
-    changed = [key for key in settings if not key.startswith("evaluation.")]
-    if changed:
-        raise ValueError(
-            f"--set {changed[0]} would make another run than {folder} (of a given run only evaluation.* can be set)"
-        )
-    return GivenRun(folder, spec)
+    return GivenRun(folder, evaluated(folder, _measured_spec(folder) if measured else _trained_spec(folder), settings))
+
+
+def evaluated(folder: Path, spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
+    """Return the specification of the run in ``folder`` with another evaluation; raise ValueError for any other change."""
+    changed = override(spec, settings)
+    for key in settings:
+        if not key.startswith("evaluation."):
+            raise ValueError(f"--set {key} would make another run than {folder} (of a RUN only evaluation.* can be set)")
+    return changed
 
 
 def _trained_spec(folder: Path) -> RunSpec:

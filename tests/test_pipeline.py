@@ -179,7 +179,7 @@ def test_a_folder_without_a_run_and_the_run_of_another_are_refused(run, tmp_path
         open_run(tmp_path / "nothing", HERE)
     assert open_run(run.folder, HERE).spec == run.spec
     other = again(run, diffusion__prediction="mu")
-    for use in (other.train, lambda: other.sample(4), lambda: other.likelihood("test", [PAPER])):
+    for use in (other.train, other.record_training, lambda: other.sample(4), lambda: other.likelihood("test", [PAPER])):
         with pytest.raises(ValueError, match=r"belongs to another run \(diffusion\.prediction: eps, not mu\)"):
             use()
     assert names(run) == {"training", "schedule"}
