@@ -87,7 +87,7 @@ class Likelihood:
             self.run.runtime.barrier()
 
     def compute(self, protocols: Sequence[Protocol]) -> list[Record]:
-        """Measure without storing, under protocols with equal draws; of all steps, the results are the main process's."""
+        """Measure without storing, under protocols with equal draws; the results are the main process's."""
         model = self.run.model(self.chain)
         readings = [model.reading(p, self.optimal_variance(p) if p.variance == "optimal" else None) for p in protocols]
         return self._stratified(protocols, readings) if self.few else self._full(protocols, readings)

@@ -20,7 +20,7 @@ from ddpm_eval import checkpoint as checkpoints
 from ddpm_eval import data
 from ddpm_eval import sample as sampling
 from ddpm_eval import train as training
-from ddpm_eval.bound import Model
+from ddpm_eval.bound import Model, NotFinite
 from ddpm_eval.data import ImageSet
 from ddpm_eval.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.likelihood import Likelihood
@@ -382,18 +382,26 @@ class Run:
         """Compute this process's share of the pieces that are not done yet.
 
         Its progress stands for that of all processes; work without a stage's name is too short to show any.
+
+        Raises:
+            NotFinite: if the network's output is not finite, here or on another process: on all of them.
         """
         work = [len(piece) * work_per_item for piece in pieces]
         mine = self.runtime.mine(range(len(pieces)))
         self._stage, self._total, self._share = stage, sum(work), sum(work[i] for i in mine)
         self._done = sum(work[i] for i in mine if chunks.done(i))
         self.tick(0)
-        for index in mine:
-            if not chunks.done(index):
-                before = self._done
-                chunks.put(index, compute(pieces[index]))
-                self.tick(before + work[index] - self._done)
-        self.runtime.barrier()
+        failure = None
+        try:
+            for index in mine:
+                if not chunks.done(index):
+                    before = self._done
+                    chunks.put(index, compute(pieces[index]))
+                    self.tick(before + work[index] - self._done)
+        except NotFinite as error:
+            failure = error
+        if self.runtime.agree(failure is not None):
+            raise failure or NotFinite("the network's output is not finite on another process")
 
     def tick(self, evaluations: int) -> None:
         """Report so many more network evaluations of this process's share."""

@@ -166,7 +166,7 @@ def _grid(run: Run, step: int) -> Array | None:
     size = min(run.batch_size, -(-n // run.runtime.world_size))
     pieces = [range(start, min(start + size, n)) for start in range(0, n, size)]
     chunks = run.chunks("preview", digest(run.spec.identity(), step, n, steps, size))
-    run.share(chunks, pieces, lambda ids: run.draw(chain, ids), "sample", n * steps, steps)
+    run.share(chunks, pieces, lambda ids: run.draw(chain, ids), "sample", steps)
     drawn = run.collect(chunks, pieces)
     if drawn is None:
         return None
@@ -179,14 +179,14 @@ def _grid(run: Run, step: int) -> Array | None:
 
 
 def _bound(run: Run, step: int) -> BoundHistory:
-    """Estimate the bound: a history of one moment."""
+    """Estimate the bound, shared by the processes: a history of one moment, on the main one with values."""
     task, protocol = Likelihood(run, "test", few=True), PROTOCOLS["paper"]
     ids = task.images.ids[task.positions]
     values = dict.fromkeys(("total", "rate", "distortion"), np.full(len(ids), np.nan))
     try:
-        (atoms,) = task.compute([protocol])
-        assert isinstance(atoms, StratifiedAtoms)
-        values = analyse.bound_values(atoms)
+        for atoms in task.compute([protocol]):  # on the main process
+            assert isinstance(atoms, StratifiedAtoms)
+            values = analyse.bound_values(atoms)
     except NotFinite as error:
         log.warning("no bound after %d updates: %s", step, error)
     return BoundHistory(

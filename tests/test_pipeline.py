@@ -15,6 +15,7 @@ import torch
 from tiny import HERE, TINY, digits
 
 from ddpm_eval import bound, jobs, likelihood, records, stratified, train
+from ddpm_eval.bound import NotFinite
 from ddpm_eval.diffusion import make_schedule
 from ddpm_eval.jobs import Job
 from ddpm_eval.likelihood import Likelihood
@@ -294,10 +295,25 @@ def test_a_killed_stratified_bound_continues_without_repeating_finished_chunks(r
 class Together(Runtime):
     """One of two processes that meet at ``gate``, as threads."""
 
-    gate = threading.Barrier(2)
+    gate, votes = threading.Barrier(2), [False, False]
 
     def barrier(self):
         self.gate.wait(timeout=60)
+
+    def agree(self, value):
+        self.votes[self.rank] = value
+        self.barrier()
+        agreed = any(self.votes)
+        self.barrier()
+        return agreed
+
+
+def together(run):
+    """Return a run as two processes see it."""
+    both = [again(run), again(run)]
+    for rank, process in enumerate(both):
+        process.runtime = Together(HERE.device, rank, world_size=2)
+    return both
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -306,9 +322,8 @@ def test_two_processes_share_a_bound_and_each_shows_all_of_it(run, few):
     alone.likelihood("test", [PAPER], few=few)
     expected = atoms(alone, few=few)
     run.store.path.unlink()
-    both, seen = [again(run), again(run)], ([], [])
+    both, seen = together(run), ([], [])
     for rank, process in enumerate(both):
-        process.runtime = Together(HERE.device, rank, world_size=2)
         process.progress = lambda stage, done, total, rank=rank: seen[rank].append((done, total))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda process: process.likelihood("test", [PAPER], few=few), both))
@@ -319,6 +334,24 @@ def test_two_processes_share_a_bound_and_each_shows_all_of_it(run, few):
     whole = (N_TEST - len(INEXACT)) * (TINY.evaluation.evaluations_per_image if few else T)
     for work in seen:
         assert work == sorted(work) and work[0] == (0, whole) and work[-1] == (whole, whole)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_an_output_that_is_not_finite_ends_both_processes_with_the_reason(run, few, monkeypatch):
+    original = Counted.evaluate
+    monkeypatch.setattr(
+        Counted, "evaluate", lambda self, x_t, t: original(self, x_t, t) * (torch.nan if self.runtime.rank else 1.0)
+    )
+
+    def measure(process):
+        with pytest.raises(NotFinite) as caught:
+            process.likelihood("test", [PAPER], few=few)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(measure, together(run)))
+    assert "on another process" in said[0] and "not finite at t = " in said[1]
+    assert names(run) == {"training", "schedule"}
 
 
 def test_evaluations_are_given_over_all_images(run):
