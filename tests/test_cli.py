@@ -162,7 +162,14 @@ cli.main(["report", *sys.argv[1:]], standalone_mode=False)
 """
 
 
+@pytest.fixture
+def passive(monkeypatch):
+    """Let the threads of worker processes sleep while they wait, as `cli.py` does: beside other work they crawl."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("passive")
 def test_an_imported_run_goes_through_every_command(made, tmp_path):
     """A model that goes out to diffusers and comes back has the original's bound; nothing is claimed of its training."""
     run, reports = tmp_path / "runs" / "imported" / "model", ["--reports", tmp_path / "reports"]
@@ -204,6 +211,7 @@ def test_an_imported_run_goes_through_every_command(made, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("passive")
 def test_a_run_that_was_stopped_is_measured_as_it_is_and_trained_on_when_asked(tmp_path):
     call("train", *folders(tmp_path), *SETTINGS, "--max-minutes", "1e-9")
     run = next((tmp_path / "runs" / "digits").iterdir())
