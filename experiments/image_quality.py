@@ -120,8 +120,8 @@ def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str
 def _stored(subject: Subject) -> Quality | None:
     """Return the quality of a run's samples as its results hold it, measured if need be; None if these are not all of them."""
     run = subject.run
-    if run is None or len(subject.images) != run.spec.evaluation.n_samples:
-        return None
+    if run is None or run.runtime.precision != "fp32" or len(subject.images) != run.spec.evaluation.n_samples:
+        return None  # reports are of fp32 samples
     if subject.inception and subject.inception_weights is None:  # a result is keyed by its file of weights
         return None
     SampleQuality(run, subject.inception_weights).measure()
