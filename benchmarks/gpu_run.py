@@ -306,7 +306,7 @@ def workspace_words(stay: Stay) -> list[str]:
     """Return the options of a command on a preset."""
     options = stay.options
     words = ["--preset", options.preset, "--reports", str(stay.out / "reports"), "--seed", str(options.seed)]
-    return [*words, *place_words(options), *set_words(options.settings)]
+    return [*words, "--runs", str(options.runs), *place_words(options), *set_words(options.settings)]
 
 
 def trained_words(stay: Stay) -> list[str]:
@@ -321,8 +321,8 @@ def run_words(stay: Stay) -> list[str]:
 
 
 def place_words(options: argparse.Namespace) -> list[str]:
-    """Return the options that say where things lie."""
-    return ["--runs", str(options.runs), "--data-root", str(options.data_root), "--device", options.device]
+    """Return the options that say where data lie and where to compute."""
+    return ["--data-root", str(options.data_root), "--device", options.device]
 
 
 def set_words(settings: Iterable[str]) -> list[str]:

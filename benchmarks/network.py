@@ -15,7 +15,6 @@ import argparse
 import datetime
 import multiprocessing
 import re
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -211,7 +210,8 @@ def memory_taken(device: torch.device) -> int:
     """Return the most bytes that this process has taken: of the GPU's memory, or in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
+    lines = Path("/proc/self/status").read_text().splitlines()  # getrusage would count what the parent held when this one began
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def random_pixels(spec: RunSpec) -> np.ndarray:

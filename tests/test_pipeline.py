@@ -677,6 +677,7 @@ def test_jobs_run_side_by_side_as_they_would_alone(spec, tmp_path, run):
 # Two processes
 
 
+JUDGED = ("--protocol", "torch-fidelity")  # which is not kept with the run, so it is measured each time
 SMALL = {
     "network.base_channels": "8",
     "diffusion.timesteps": "12",
@@ -715,7 +716,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch):
     assert output.count("Report:") == 1  # one process speaks
     both = tmp_path / "runs" / "digits" / run_name(spec)
     torchrun("sample", both, "--device", "cpu")
-    judged = torchrun("quality", both, "--device", "cpu")
+    judged = torchrun("quality", both, "--device", "cpu", *JUDGED)
 
     log, alone = Store(both / "results.h5").get("training", TrainingLog), Run(tmp_path / "alone", spec, HERE).train()
     assert (log.status, log.steps, log.images) == (alone.status, alone.steps, alone.images) == ("ok", 20, 320)
@@ -739,7 +740,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch):
     shelf = both.parent.parent / "classifiers" / "statistics.h5"
     shelf.unlink()
     alone = subprocess.run(
-        [sys.executable, "cli.py", "quality", str(both)], cwd=ROOT, capture_output=True, text=True, timeout=180
+        [sys.executable, "cli.py", "quality", str(both), *JUDGED], cwd=ROOT, capture_output=True, text=True, timeout=180
     )
     assert alone.returncode == 0 and alone.stdout == judged, alone.stderr  # the same features, and one process speaks
     assert shelf.exists()
