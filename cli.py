@@ -42,18 +42,25 @@ def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FOLDER, RUNS = click.Path(path_type=Path), Path("runs")
-workspace_options = _options(
+preset_options = _options(
     click.argument("run", required=False, type=FOLDER),
     click.option("--preset", show_default="digits", help="Which experiment, instead of a RUN; see the command presets."),
     click.option("--runs", type=FOLDER, show_default="runs", help="Folder of the runs."),
-    click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."),
     click.option("--data", help="Another data set: cifar10, mnist, npz:FILE, folder:DIR, ..."),
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
     click.option("--seed", type=click.IntRange(0), show_default="0", help="Of everything random."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the specification; repeatable."),
+)
+report_options = _options(
+    preset_options,
+    click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."),
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the resolved specifications and what is already stored.")
+workspace_options = _options(
+    report_options,
     click.option("--inception-weights", type=FOLDER, help="Measure quality with this Inception instead of the classifier."),
-    click.option("--dry-run", is_flag=True, help="Print the resolved specifications and what is already stored."),
+    dry_run_option,
 )
 run_options = _options(
     click.argument("run", required=False, type=FOLDER),
@@ -75,7 +82,7 @@ def main() -> None:
 @main.command()
 @workspace_options
 def reproduce(**options: Any) -> None:  # noqa: ANN401
-    """Everything below for a preset or one RUN; resumes; ends with the report's path."""
+    """All experiments of a preset or one RUN; resumes; ends with the report's path."""
     from experiments import reproduce as experiment
 
     _experiment(options, experiment.jobs, ["table2", "split", "table4"])
@@ -93,7 +100,7 @@ def ablation(**options: Any) -> None:  # noqa: ANN401
 @main.command("rate-distortion")
 @workspace_options
 def rate_distortion(**options: Any) -> None:  # noqa: ANN401
-    """Fig. 5, Table 4 and the split of the paper's model or of a RUN."""
+    """The split into rate and distortion, Table 4 and Fig. 5 of the paper's model or of a RUN."""
     from experiments import rate_distortion as experiment
 
     _experiment(options, experiment.jobs, ["split", "table4", "protocols"])
@@ -102,24 +109,27 @@ def rate_distortion(**options: Any) -> None:  # noqa: ANN401
 @main.command()
 @workspace_options
 def progressive(**options: Any) -> None:  # noqa: ANN401
-    """Fig. 6: the estimate of x_0 over the reverse process."""
+    """The estimate of x_0 over the reverse process (Fig. 6)."""
     from experiments import progressive as experiment
 
     _experiment(options, experiment.jobs, [])
 
 
 @main.command()
-@workspace_options
+@report_options
 def report(**options: Any) -> None:  # noqa: ANN401
     """Render the report of a preset or a RUN from what is stored; computes nothing."""
     from experiments import reproduce as experiment
 
-    options.pop("dry_run")
-    click.echo(f"Report: {experiment.write(_workspace(**options, measured=True))}")
+    workspace = _workspace(**options, measured=True)
+    if not any(workspace.entries(cell) for cell in workspace.cells):
+        raise UserError(f"{workspace.folder().parent} holds no results to report (reproduce makes them)")
+    click.echo(f"Report: {experiment.write(workspace)}")
 
 
 @main.command()
-@workspace_options
+@preset_options
+@dry_run_option
 @click.option("--prediction", type=click.Choice(["eps", "mu", "x0"]), help="Instead of the preset's eps.")
 @click.option("--objective", type=click.Choice(["vlb", "mse"]), help="Instead of the preset's mse (L_simple).")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after this time.")
@@ -254,10 +264,10 @@ def quality(protocols: Sequence[str], references: Sequence[str], allow_singular:
 @click.option("--mirrored", is_flag=True, help="Search mirror images, too, as for a run trained with flips.")
 @click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
 def neighbours(mirrored: bool, out: Path, **options: Any) -> None:  # noqa: ANN401
-    """Fig. 15: the training images nearest to each sample, and whether samples are copies."""
+    """The training images nearest to each sample (Fig. 15), and whether samples are copies."""
     from experiments import image_quality as experiment
 
-    _say(experiment.nearest(_subject(**options), out, mirrored))
+    _say(experiment.nearest(_subject(**options), _stem(out), mirrored))
 
 
 @main.command()
@@ -266,13 +276,13 @@ def neighbours(mirrored: bool, out: Path, **options: Any) -> None:  # noqa: ANN4
 @click.option("--pairs", type=click.IntRange(1), default=4, show_default=True, help="Pairs of test images.")
 @click.option("--out", type=FOLDER, required=True, help="Figure to write, without suffix.")
 def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None:  # noqa: ANN401
-    """Fig. 8: images between pairs of test images, encoded with q and decoded with p."""
+    """Images between pairs of test images (Fig. 8), encoded with q and decoded with p."""
     from experiments import interpolation as experiment
 
     run = _opened(**options)
     _holding(run, lambda: run.interpolate(time, pairs))
     if run.runtime.main:
-        click.echo(f"{experiment.draw(run.store, run.measured('interpolation'), out).stem}.png")
+        click.echo(f"{experiment.draw(run.store, run.measured('interpolation'), _stem(out)).stem}.png")
 
 
 @main.command()
@@ -346,6 +356,10 @@ def export_checkpoint(run: Path, layout: Any, out: Path) -> None:  # noqa: ANN40
 
     interchange.export_checkpoint(run, out, format=layout)
     click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")
+
+
+def _stem(out: Path) -> Path:
+    return out.with_suffix("") if out.suffix in (".png", ".pdf") else out
 
 
 def _say(text: str) -> None:
@@ -474,6 +488,8 @@ def _subject(
         raise UserError("name --images or a run, not both")
     if data is None:
         raise UserError("--images needs --data, the data set to compare with (such as --data cifar10)")
+    if options["settings"] or options["precision"] != "fp32":
+        raise UserError("--set and --precision belong to a run, not to --images")
     where = (options["runs"] or RUNS, options["data_root"], options["device"])
     return experiment.Subject(images, data, *where, **weights, progress=bar())
 

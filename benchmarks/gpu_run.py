@@ -173,7 +173,7 @@ class Stay:
     def remember(self, bound: tuple[str, str, str]) -> None:
         """Append a bound to the history."""
         split, estimator, precision = bound
-        values = read_bound(self.run, split, estimator)
+        values = read_bound(self.run, split, estimator, precision)
         log = training_log(self.run)
         facts = (log.steps, log.images, round(log.seconds, 1), split, estimator, precision)
         rows = [dict(zip((*HISTORY, *MEASURED), (*facts, *row), strict=True)) for row in values]
@@ -234,8 +234,9 @@ def train(stay: Stay) -> None:
         if minutes <= 0:
             return
         words = ["train", *workspace_words(stay), "--max-minutes", f"{minutes:.3f}"]
-        done = stay.perform(Step(f"train {number} of {budget.slices}", tuple(words)))
-        if stay.failed:
+        step = Step(f"train {number} of {budget.slices}", tuple(words))
+        done = stay.perform(step)
+        if step.name in stay.failed:
             raise ValueError(f"the training ended early: {last_error(stay.out / 'log.txt')}")
         if stay.updates == before:
             return
@@ -249,7 +250,7 @@ def train(stay: Stay) -> None:
 def measure(stay: Stay) -> None:
     """Measure the averaged weights in the order of importance, then render the report."""
     if logged_updates(stay.run) != stay.updates:  # the training was killed after a checkpoint
-        stay.perform(Step("training's log", ("train", *trained_words(stay))))
+        stay.perform(Step("training's log", ("train", *workspace_words(stay), *trained(stay))))
     for step in [] if diverged(stay.run) else evaluation(stay):
         if step.bound is None:
             stay.perform(step)
@@ -282,10 +283,10 @@ def evaluation(stay: Stay) -> list[Step]:
         Step("progressive generation", ("progressive", *trained_words(stay))),
         full[0],
         Step("all samples", ("sample", *at_speed)),
-        Step("quality", ("quality", *on_run)),
+        Step("quality", ("quality", *at_speed)),
         full[1],
     ]
-    if options.precision == "fp32":  # in another one, results of the same name would replace each other
+    if options.precision == "fp32":  # it measures in no other
         steps.append(Step("rest of rate-distortion", ("rate-distortion", *trained_words(stay))))
     return steps
 
@@ -305,13 +306,18 @@ def full_bound(stay: Stay, split: str, precision: str) -> Step:
 def workspace_words(stay: Stay) -> list[str]:
     """Return the options of a command on a preset."""
     options = stay.options
-    words = ["--preset", options.preset, "--reports", str(stay.out / "reports"), "--seed", str(options.seed)]
+    words = ["--preset", options.preset, "--seed", str(options.seed)]
     return [*words, "--runs", str(options.runs), *place_words(options), *set_words(options.settings)]
 
 
+def trained(stay: Stay) -> list[str]:
+    """Return the setting with which a preset is not trained any further."""
+    return ["--set", f"train.steps={stay.updates}"]
+
+
 def trained_words(stay: Stay) -> list[str]:
-    """Return the options of a command on a preset that is not to train any further."""
-    return [*workspace_words(stay), "--set", f"train.steps={stay.updates}"]
+    """Return the options of a command that reports on a preset and is not to train it any further."""
+    return [*workspace_words(stay), *trained(stay), "--reports", str(stay.out / "reports")]
 
 
 def run_words(stay: Stay) -> list[str]:
@@ -444,16 +450,24 @@ def diverged(run: Path) -> bool:
     return log is not None and log.diverged
 
 
-def read_bound(run: Path, split: str, estimator: str) -> list[tuple[Any, ...]]:
-    """Return quantity, bits/dim, interval and n of a stored bound under protocol paper, row by row."""
+def read_bound(run: Path, split: str, estimator: str, precision: str) -> list[tuple[Any, ...]]:
+    """Return quantity, bits/dim, interval and n of a stored bound under protocol paper, row by row.
+
+    Raises:
+        ValueError: if it is not of the run's present weights.
+    """
     from ddpm_eval import analyse
     from ddpm_eval.records import BoundAtoms, StratifiedAtoms, bound_name
     from ddpm_eval.spec import PROTOCOLS
     from ddpm_eval.store import Store
 
     few = estimator == "stratified"
-    store = Store(run / "results.h5")
-    atoms = store.get(bound_name(split, PROTOCOLS["paper"], few), StratifiedAtoms if few else BoundAtoms)
+    store, name = Store(run / "results.h5"), bound_name(split, PROTOCOLS["paper"], few)
+    name = name if precision == "fp32" else f"{precision}/{name}"
+    entries = {entry.name: entry for entry in store.entries()}
+    if name in entries and entries[name].provenance["weights"] != entries["training"].key:
+        raise ValueError(f"{store.path}: {name} is not of the run's present weights")
+    atoms = store.get(name, StratifiedAtoms if few else BoundAtoms)
     table = analyse.split_table(atoms, "trained")
     return list(table[["quantity", *MEASURED]].itertuples(index=False, name=None))
 

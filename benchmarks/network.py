@@ -459,7 +459,7 @@ def parse() -> argparse.Namespace:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--threads", type=int, help="intra-operation CPU threads (default: torch's choice)")
-    add("--rounds", type=int, help="turns of each variant (default 40, 9 and 7)")
+    add("--rounds", type=int, help="turns of each variant (default 20, 9 and 7)")
     add("--batch", type=int, help="images per update and step (default: on a CPU 128, 16 and 8, on a GPU the preset's)")
     add("--variants", nargs="+", type=Variant.parse, help=f"default: {' '.join(map(str, (*OURS, THEIRS)))}")
     add("--write", type=Path, help="document in which to replace these networks' tables")

@@ -510,7 +510,8 @@ def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
                 bounds = share_interval(value, n)
             else:
                 bounds = getattr(quality, f"{metric}_low"), getattr(quality, f"{metric}_high")
-            rows.append((run, metric, value, *bounds, n, quality.features, quality.reference))
+            if n:  # the test images' rows are of a comparison that included them
+                rows.append((run, metric, value, *bounds, n, quality.features, quality.reference))
     frame = pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "n", "features", "reference"])
     return frame[frame["value"].notna()].reset_index(drop=True)
 

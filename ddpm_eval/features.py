@@ -368,7 +368,7 @@ def _train_classifier(
         network = ClassifierNetwork(train.channels, train.side, len(classes)).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for step, (x, index) in enumerate(_batches(train, recipe, torch.Generator().manual_seed(seed)), start=1):
             loss = F.cross_entropy(network(x.to(device)), targets[index].to(device))
             optimiser.zero_grad()

@@ -29,6 +29,7 @@ from ddpm_eval.checkpoint import (
     save,
     write_tensors,
 )
+from ddpm_eval.data import NATIVE
 from ddpm_eval.spec import DiffusionSpec, RunSpec, override, parse
 from ddpm_eval.unet import NORM_EPSILON, UNet
 
@@ -133,6 +134,7 @@ def import_checkpoint(source: str | Path, out: Path, *, data: str, settings: Map
     }
     document["data"] = {**read["data"], "name": data}
     spec = override(parse(document), settings)
+    _check_data(data, spec, path)
     with torch.device("meta"):
         network = UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels)
     weights = _named_as_ours(weights, network) if path.is_dir() else weights
@@ -142,6 +144,14 @@ def import_checkpoint(source: str | Path, out: Path, *, data: str, settings: Map
     facts = {"status": "imported", "reason": f"imported from {source}", "seconds": 0.0, "threads": 0, "device": "unknown"}
     save(out / FILE_NAME, Checkpoint(spec, 0, tensors, facts))
     return spec
+
+
+def _check_data(data: str, spec: RunSpec, source: Path) -> None:
+    """Raise ValueError if a named data set has images of another shape than the model's."""
+    found = (spec.data.channels, spec.data.side)
+    if data in NATIVE and NATIVE[data] != found:
+        ours, theirs = (f"{channels}x{side}x{side}" for channels, side in (found, NATIVE[data]))
+        raise ValueError(f"{source} models images of {ours}, but {data} has {theirs} (name its data set with --data)")
 
 
 def export_checkpoint(run: Path, out: Path, *, format: Literal["diffusers"] = "diffusers") -> None:

@@ -5,6 +5,7 @@ restartable chunks, or a few importance-sampled terms (`ddpm_eval.stratified`); 
 bound is a bound as well.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -168,12 +169,15 @@ class Likelihood:
         schedule = readings[0].process.schedule
         per_image = min(run.spec.evaluation.evaluations_per_image, schedule.timesteps)
         pilot = self._pilot(draws)
+        if not np.isfinite(pilot).all():
+            raise bound.NotFinite("terms of the bound are not finite (did the training diverge?)")
         times = stratified.pilot_times(schedule.timesteps)
         inclusion, offset, chosen = stratified.select(
             pilot, times, schedule.timesteps, len(positions), per_image, run.spec.seed
         )
         pieces = self._pieces(np.arange(len(positions)), per_image)
-        chunks = run.chunks(f"bound-{self.split}-few", digest(len(pieces[0]), *(self.key(p) for p in protocols)))
+        design = hashlib.sha256(chosen.tobytes()).hexdigest()  # of the pilot, which another device rounds in another way
+        chunks = run.chunks(f"bound-{self.split}-few", digest(len(pieces[0]), design, *(self.key(p) for p in protocols)))
 
         def measure(piece: Array) -> dict[str, Array]:
             row, column = np.nonzero(chosen[piece])

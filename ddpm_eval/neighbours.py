@@ -110,7 +110,7 @@ def memorisation(samples: Float64, held_out: Float64) -> Estimate:
     """Probability that a sample is nearer to its training neighbour than a held-out image, ties counting half.
 
     The 95% interval is DeLong's for the area under a ROC curve, kept within [0, 1]; where one side wins always, it is the
-    Clopper-Pearson bound for as many trials as the smaller set has images.
+    Clopper-Pearson bound for as many trials as the smaller set has images; for a single image it is NaN.
 
     Args:
         samples: distance of each sample to its nearest training image, ``[n]``.
@@ -122,6 +122,8 @@ def memorisation(samples: Float64, held_out: Float64) -> Estimate:
     if value in (0.0, 1.0):
         bound = float(stats.beta.ppf(0.025, smaller, 1))
         return Estimate(value, bound, 1.0) if value else Estimate(value, 0.0, 1 - bound)
+    if smaller < 2:
+        return Estimate(value, float("nan"), float("nan"))
     error = np.sqrt(wins.var(ddof=1) / len(wins) + losses.var(ddof=1) / len(losses))
     estimate = around(value, float(error))
     return Estimate(value, max(0.0, estimate.low), min(1.0, estimate.high))

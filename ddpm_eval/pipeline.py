@@ -133,7 +133,9 @@ class Run:
     def trained(self) -> bool:
         """Tell whether training is over: all updates done, diverged, or done by others."""
         log = self._stored_log() if self.checkpoint.exists() else None
-        return log is not None and (log.over or (log.status == "ok" and log.steps >= self.spec.train.steps))
+        if log is None or log.steps != self._header.step:  # not yet said of this checkpoint
+            return False
+        return log.over or (log.status == "ok" and log.steps >= self.spec.train.steps)
 
     def train(
         self,
@@ -143,8 +145,9 @@ class Run:
     ) -> TrainingLog:
         """Train to the run's number of steps, or continue to it; see `ddpm_eval.train.train`."""
         stored = self._stored_log()
-        if stored is not None and self.trained():
+        if not self.runtime.agree(stored is None or not self.trained()):
             training.check_same_run(self._header, self.spec, self.checkpoint)
+            assert stored is not None
             return stored
         log = training.train(
             self.spec,
@@ -169,6 +172,7 @@ class Run:
         if stored is None or stored.steps != self._header.step:
             saved = checkpoints.load(self.checkpoint, prefixes=("model/", "log/"))
             self._keep_training(training.training_log(saved))
+        self.runtime.barrier()
 
     def _keep_training(self, log: TrainingLog) -> None:
         key = checkpoints.weights_digest(self.checkpoint)
@@ -218,6 +222,13 @@ class Run:
         full = (steps, method) == (self.spec.diffusion.timesteps, "ancestral")
         name = self.measured("samples" if full else f"samples-{method}-{steps}")
         return name, digest(self.weights, self.spec.seed, steps, method, self.runtime.precision)
+
+    def stored_samples(self, steps: int, method: Method = "ancestral") -> Samples:
+        """Return the samples of a chain of the present weights; raise ValueError if there are none."""
+        name, key = self.sample_key(steps, method)
+        if not self.has(name, key):
+            raise ValueError(f"{self.store.path} holds no {name} of the run's present weights (draw them with sample)")
+        return self.store.get(name, Samples)
 
     def has_samples(self) -> bool:
         """Tell whether the preset's number of samples is stored."""

@@ -7,6 +7,7 @@ with `EVALUATIONS` network evaluations each: cheap and unbiased. Training is not
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,6 @@ import numpy as np
 from PIL import Image
 
 from ddpm_eval import analyse
-from ddpm_eval.bound import NotFinite
 from ddpm_eval.likelihood import Likelihood
 from ddpm_eval.pipeline import Run
 from ddpm_eval.records import BOUND_HISTORY, Array, BoundHistory, StratifiedAtoms
@@ -31,6 +31,7 @@ from ddpm_eval.train import Trainer, Watcher
 
 log = logging.getLogger(__name__)
 
+PIECES = ("preview", "bound-test-few", "bound-test-pilot")  # of a preview in progress
 SAMPLES, COLUMNS, STEPS = 64, 8, 50
 TEST_IMAGES, EVALUATIONS = 256, 8
 SHOWN_PIXELS = 64
@@ -80,6 +81,7 @@ class Previews:
         first, self.started = not self.started, True
         if first:
             self._check_images()
+            self._clear(trainer)
         if trainer.step == 0 or trainer.step % self.every:
             return
         if first and not trainer.runtime.agree(not self._taken(trainer.step)):
@@ -98,6 +100,13 @@ class Previews:
             self.run.test_images  # noqa: B018 - kept by the run
         except ValueError as error:
             raise ValueError(f"{error} (previews measure test images; --preview-steps 0 does without)") from None
+
+    def _clear(self, trainer: Trainer) -> None:
+        """Delete the pieces of a preview that was interrupted: training may not come back to the very same weights."""
+        if trainer.runtime.main:
+            for name in PIECES:
+                shutil.rmtree(self.run.folder / "partial" / name, ignore_errors=True)
+        trainer.runtime.barrier()
 
     def path(self, step: int) -> Path:
         """Return the file of the samples after ``step`` updates."""
@@ -137,8 +146,7 @@ class Previews:
 
 def averaged_run(run: Run, trainer: Trainer) -> Run:
     """Return a run in training as its averaged weights are now, to be measured on few images in batches that fit."""
-    n = min(TEST_IMAGES, run.spec.evaluation.n_test_images or TEST_IMAGES)
-    evaluation = run.spec.evaluation.model_copy(update={"n_test_images": n, "evaluations_per_image": EVALUATIONS})
+    evaluation = run.spec.evaluation.model_copy(update={"n_test_images": _n_images(run), "evaluations_per_image": EVALUATIONS})
     averaged = _Averaged(run.folder, run.spec.model_copy(update={"evaluation": evaluation}), run.runtime)
     averaged.progress = lambda stage, done, total: run.progress(f"preview: {stage}", done, total)
     averaged.network, averaged.test_images = trainer.averaged_network(), run.test_images
@@ -152,8 +160,12 @@ class _Averaged(Run):
         return min(super().batch_size, -(-self.spec.train.batch_size // self.runtime.world_size))
 
 
+def _n_images(run: Run) -> int:
+    return min(TEST_IMAGES, run.spec.evaluation.n_test_images or TEST_IMAGES)
+
+
 def _key(run: Run) -> str:
-    return digest(run.spec.identity(), run.test_images.digest, TEST_IMAGES, EVALUATIONS, run.runtime.precision)
+    return digest(run.spec.identity(), run.test_images.digest, _n_images(run), EVALUATIONS, run.runtime.precision)
 
 
 def _grid(run: Run, step: int) -> Array | None:
@@ -187,7 +199,7 @@ def _bound(run: Run, step: int) -> BoundHistory:
         for atoms in task.compute([protocol]):  # on the main process
             assert isinstance(atoms, StratifiedAtoms)
             values = analyse.bound_values(atoms)
-    except NotFinite as error:
+    except ValueError as error:  # what is not finite
         log.warning("no bound after %d updates: %s", step, error)
     return BoundHistory(
         update=np.array([step]),

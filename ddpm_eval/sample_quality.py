@@ -52,6 +52,8 @@ class SampleQuality:
         """Raise ValueError now, not after hours, if the samples to be drawn will be too few for the quality figures."""
         from ddpm_eval import quality
 
+        if not self.possible:
+            return
         extractor, evaluation = self._extractor(), self.run.spec.evaluation
         quality.check(evaluation.n_samples, extractor, protocol=self._protocol)
         if evaluation.curve_samples:
@@ -60,8 +62,15 @@ class SampleQuality:
             except ValueError as error:
                 raise ValueError(f"evaluation.n_curve: {error}; 0 leaves the curves out") from None
 
+    @property
+    def possible(self) -> bool:
+        """Whether there is a network to judge by: labels for a classifier, or Inception's weights."""
+        return self.inception_weights is not None or self.run.train_images.labels is not None
+
     def done(self, name: str) -> bool:
-        """Tell whether a result is stored, or cannot be had: no curves are asked for, or the network needs all steps."""
+        """Tell whether a result is stored, or cannot be had: no judge, no curves, or a network that needs all steps."""
+        if not self.possible:
+            return True
         if name != "quality" and not self.run.spec.evaluation.curve_samples:
             return True
         if name in QUALITY_OVER_STEPS.values() and not self.run.can_skip_steps:
@@ -133,8 +142,7 @@ class SampleQuality:
         )
 
     def _samples(self, steps: int | None = None, method: Method = "ancestral") -> Samples:
-        name, _ = self.run.sample_key(steps or self.run.spec.diffusion.timesteps, method)
-        return self.run.store.get(name, Samples)
+        return self.run.stored_samples(steps or self.run.spec.diffusion.timesteps, method)
 
     def _extractor(self) -> "Extractor":
         from ddpm_eval import features

@@ -1,8 +1,10 @@
 """Table 2: what to predict (mu or eps), what to train on (L or the unweighted squared error), which variance."""
 
+from collections.abc import Sequence
+
 from ddpm_eval import analyse, render
 from ddpm_eval.jobs import Job
-from ddpm_eval.records import Quality, TrainingLog
+from ddpm_eval.records import BoundAtoms, Quality, StratifiedAtoms, TrainingLog
 from ddpm_eval.report import Section
 from experiments import published
 from experiments.presets import MAIN_CELL, TABLE_2, Cell
@@ -13,6 +15,9 @@ STAGES = ("train", "bound-test-stratified", "sample", "quality")
 
 LAST = ("score_std", "n_samples", "n_images", "features", "reference_distance")
 """Columns that a narrow page may hide behind the measured values and the paper's."""
+
+
+_LINES = "Points with 95% intervals; mu grey, eps blue; dashed: the distance of the test images themselves."
 
 
 def jobs(workspace: Workspace, stages: tuple[str, ...] = STAGES) -> list[Job]:
@@ -46,6 +51,12 @@ def cell_results(workspace: Workspace, cell: Cell) -> analyse.Cell:
     )
 
 
+def _estimators(cells: Sequence[analyse.Cell]) -> str:
+    few = sum(isinstance(cell.atoms, StratifiedAtoms) for cell in cells)
+    full = sum(isinstance(cell.atoms, BoundAtoms) for cell in cells)
+    return f"all terms of {full} cells, the stratified estimator of {few}"
+
+
 def section(workspace: Workspace) -> Section:
     """Render Table 2 and its figure from what is stored."""
     cells = [cell_results(workspace, cell) for cell in TABLE_2]
@@ -55,15 +66,17 @@ def section(workspace: Workspace) -> Section:
     qualities = [cell.quality for cell in cells if cell.quality is not None]
     if not qualities and not any(cell.log for cell in cells):
         return Section("Ablation (Table 2)")
-    how = qualities[0].caption if qualities else "sample quality not measured yet"
+    how = qualities[0].caption if qualities else "sample quality not measured (without labels it needs --inception-weights)"
     caption = (
         f"Ablation of prediction, objective and variance on {workspace.spec().data.name}; {how}. Bits/dim: test set, protocol "
-        f"paper, 95% intervals over images. {workspace.beside_paper()}"
+        f"paper, 95% intervals over images ({_estimators(cells)}). {workspace.beside_paper()}"
     )
     table = render.write_table(frame, workspace.tables / "table2", caption, analyse.TABLE2_COLUMNS)
     figures = []
     if qualities:
-        figures.append(render.write_figure(render.plot_ablation(frame), frame, workspace.figures / "table2", caption))
+        figures.append(
+            render.write_figure(render.plot_ablation(frame), frame, workspace.figures / "table2", f"{_LINES} {caption}")
+        )
     notes = [f"{c.prediction}/{c.objective}: {c.log.reason}." for c in cells if c.log is not None and c.log.diverged]
     text = "Cells that diverged are results, as in the paper: " + " ".join(notes) if notes else ""
     return Section("Ablation (Table 2)", text, [table], figures)

@@ -75,7 +75,8 @@ class Subject:
 
 
 def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
-    """Return a run's stored samples as the subject."""
+    """Return a run's stored samples as the subject; raise ValueError if there are none of its present weights."""
+    run.stored_samples(run.spec.diffusion.timesteps)
     return Subject(
         run.store.path,
         run.spec.data.name,

@@ -76,8 +76,10 @@ def measure(
     table = analyse.split_table(atoms, run.spec.diffusion.variance).drop(columns="paper_bits_per_dim")
     evaluations = atoms.network_evaluations if isinstance(atoms, StratifiedAtoms) else atoms.terms.size * chosen.draws
     left_out = f", {atoms.inexact_left_out} inexact images left out" if atoms.inexact_left_out else ""
+    steps = "" if chain is None else f"a chain of {chain} of {run.spec.diffusion.timesteps} steps; "
     note = (
-        f"{chosen.caption()}; {estimator} estimator, {evaluations:,} network evaluations{left_out}; 95% intervals over images"
+        f"{steps}{chosen.caption()}; {estimator} estimator, {evaluations:,} network evaluations{left_out}; "
+        "95% intervals over images"
     )
     text = f"{table.to_string(index=False)}\n{note}, {run.runtime.precision}"
     return text if against is None else f"{text}\n\n{_compared(task, chosen, against)}"

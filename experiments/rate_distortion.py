@@ -46,7 +46,8 @@ def section(workspace: Workspace) -> Section:
         caption = (
             f"The model's bound beside a Gaussian fitted to the {baseline.n_train} training images: its exact negative log "
             "likelihood (images spread over their 8-bit bins), and the exact bound of its exact denoiser (unclipped, exact "
-            f"decoder, {baseline.variance}, no noise drawn); {spec.data.name} test set, 95% intervals over images."
+            f"decoder, {baseline.variance}, no noise drawn); {spec.data.name} test set, 95% intervals over images. "
+            "The bound may be below the likelihood: the decoder's outer bins are open (docs/protocol.md)."
         )
         tables.append(render.write_table(analyse.baseline_table(atoms, baseline), workspace.tables / "baseline", caption))
     figures = [

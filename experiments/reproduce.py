@@ -161,6 +161,8 @@ def _count(entry: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
+    if entry.record == "StratifiedAtoms":
+        return "95%, from the differences of images with neighbouring offsets (docs/protocol.md)"
     if "Atoms" in entry.record or entry.record == "BoundHistory":
         return intervals.METHOD
     return "see docs/quality.md" if entry.record in ("Quality", "QualityCurve", "Neighbours") else "none"

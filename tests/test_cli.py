@@ -213,7 +213,7 @@ def test_an_imported_run_goes_through_every_command(made, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("passive")
 def test_a_run_that_was_stopped_is_measured_as_it_is_and_trained_on_when_asked(tmp_path):
-    call("train", *folders(tmp_path), *SETTINGS, "--max-minutes", "1e-9")
+    call("train", *folders(tmp_path)[:2], *SETTINGS, "--max-minutes", "1e-9")
     run = next((tmp_path / "runs" / "digits").iterdir())
     checkpoint = (run / "checkpoint.safetensors").read_bytes()
     output = call("rate-distortion", run, "--reports", tmp_path / "reports")
@@ -259,7 +259,7 @@ def test_dry_run_prints_and_makes_nothing(tmp_path):
     output = call("ablation", "--dry-run", *folders(tmp_path), "--set", "train.steps=7")
     assert output.count("to do: train") == len(TABLE_2) and '"steps": 7' in output
     assert not list(tmp_path.iterdir())
-    assert '"prediction": "x0"' in call("train", "--dry-run", "--prediction", "x0", *folders(tmp_path))
+    assert '"prediction": "x0"' in call("train", "--dry-run", "--prediction", "x0", *folders(tmp_path)[:2])
 
 
 # User errors
@@ -289,14 +289,16 @@ def test_dry_run_prints_and_makes_nothing(tmp_path):
     ],
 )
 def test_user_errors_are_one_sentence(arguments, sentence, tmp_path):
-    extra = folders(tmp_path) if arguments[0] in ("reproduce", "ablation", "train") else []
+    extra = {"reproduce": folders(tmp_path), "ablation": folders(tmp_path), "train": folders(tmp_path)[:2]}.get(
+        arguments[0], []
+    )
     assert sentence in refuse(*arguments, *extra)
     assert not list(tmp_path.rglob("*.h5")) and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda runtime: 120 * 10**6)
-    one = ["train", *folders(tmp_path), *SETTINGS, "--set", "train.batch_size=4096", "--set", "train.steps=1"]
+    one = ["train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.batch_size=4096", "--set", "train.steps=1"]
     message = refuse(*one)
     assert "training digits with batches of 4096 needs about" in message and "--set train.batch_size=" in message
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -305,12 +307,11 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts(tmp_path,
 
 def test_training_shows_how_it_goes(tmp_path):
     """Event files and previews lie in the run's folder; the report draws the bound over training."""
-    arguments = [*folders(tmp_path), *SETTINGS]
-    call("train", *arguments, "--log", "tensorboard", "--preview-steps", "4")
+    call("train", *folders(tmp_path)[:2], *SETTINGS, "--log", "tensorboard", "--preview-steps", "4")
     run = main_run(tmp_path)
     assert [path.name for path in sorted((run / "previews").iterdir())] == [f"step-{n:08d}.png" for n in (4, 8, 12)]
     assert list((run / "tensorboard").iterdir())
-    call("report", *arguments)
+    call("report", *folders(tmp_path), *SETTINGS)
     curve = pd.read_csv(next((tmp_path / "reports").iterdir()) / "figures" / "training_bound.csv")
     assert curve["update"].tolist() == [4, 8, 12] and (curve["n_images"] == 24).all()
     assert ((curve["bits_per_dim_low"] < curve["bits_per_dim"]) & (curve["bits_per_dim"] < curve["bits_per_dim_high"])).all()
@@ -320,19 +321,19 @@ def test_training_shows_how_it_goes(tmp_path):
 
 def test_a_missing_tensorboard_is_said_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert "pip install 'ddpm_eval[log]'" in refuse("train", *folders(tmp_path), *SETTINGS, "--log", "tensorboard")
+    assert "pip install 'ddpm_eval[log]'" in refuse("train", *folders(tmp_path)[:2], *SETTINGS, "--log", "tensorboard")
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_missing_gpu_is_said(tmp_path):
-    assert "no CUDA device" in refuse("train", "--device", "cuda", *folders(tmp_path), *SETTINGS)
+    assert "no CUDA device" in refuse("train", "--device", "cuda", *folders(tmp_path)[:2], *SETTINGS)
 
 
 def test_folders_of_images_that_cannot_be_used(tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    arguments = ["train", "--data", f"folder:{images}", *folders(tmp_path)]
+    arguments = ["train", "--data", f"folder:{images}", *folders(tmp_path)[:2]]
     assert "no images" in refuse(*arguments)
     for i, side in enumerate([8, 8, 12]):
         Image.fromarray(np.full((side, side), 99, np.uint8)).save(images / f"{i}.png")
@@ -349,7 +350,7 @@ def test_too_few_samples_are_refused_before_anything_is_trained(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file where the folder should be")
-    assert str(tmp_path / "runs") in refuse("train", *folders(tmp_path), *SETTINGS)
+    assert str(tmp_path / "runs") in refuse("train", *folders(tmp_path)[:2], *SETTINGS)
 
 
 # Interruption
@@ -360,7 +361,7 @@ def training(folder):
     """Run a training that would take long, from its first checkpoint on; kill it in the end."""
     long = ["--set", "train.steps=100000"]
     process = subprocess.Popen(
-        [sys.executable, "cli.py", "train", *map(str, folders(folder)), *SETTINGS, *long],
+        [sys.executable, "cli.py", "train", *map(str, folders(folder)[:2]), *SETTINGS, *long],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -393,14 +394,14 @@ def test_a_stopped_run_continues(tmp_path, sent, code):
         assert "the same command continues where it was" in error and "Traceback" not in error
     checkpoint = next((tmp_path / "runs").rglob("checkpoint.safetensors"))
     before = checkpoint.stat().st_mtime_ns
-    output = call("train", *folders(tmp_path), *SETTINGS, "--set", "train.steps=100000", "--max-minutes", "0.02")
+    output = call("train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.steps=100000", "--max-minutes", "0.02")
     assert "stopped after" in output and checkpoint.stat().st_mtime_ns > before
 
 
 @pytest.mark.slow
 def test_two_commands_on_one_run_do_not_mix(tmp_path):
     with training(tmp_path) as process:
-        message = refuse("train", *folders(tmp_path), *SETTINGS, "--set", "train.steps=100000")
+        message = refuse("train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.steps=100000")
         assert f"in use by another process (pid {process.pid})" in message
 
 

@@ -121,6 +121,17 @@ def test_training_stores_its_log_and_the_chains_tables(run):
     assert facts["device"].startswith("CPU") and facts["precision"] == "fp32" and facts["weights"] == run.weights
 
 
+def test_a_checkpoint_that_its_log_does_not_know_is_not_called_trained(run):
+    """Killed between a checkpoint and the log: what the log says is of other weights."""
+    before = (run.folder / "results.h5").read_bytes()
+    longer = again(run, train__steps=9)
+    longer.train()
+    (run.folder / "results.h5").write_bytes(before)
+    assert not again(run, train__steps=9).trained() and not again(run).trained()
+    again(run, train__steps=9).record_training()
+    assert again(run, train__steps=9).trained()
+
+
 def test_training_is_done_once(run, monkeypatch):
     assert run.trained()
     monkeypatch.setattr(train, "train", lambda *arguments, **options: pytest.fail("trained again"))

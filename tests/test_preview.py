@@ -227,7 +227,7 @@ def test_two_processes_share_a_preview(tmp_path):
     small = {"network.base_channels": "8", "train.steps": "12", "train.batch_size": "16", "train.checkpoint_steps": "5"}
     small |= {"diffusion.timesteps": "20"}
     settings = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
-    folders = ["--runs", tmp_path / "runs", "--reports", tmp_path / "reports"]
+    folders = ["--runs", tmp_path / "runs"]
     torchrun("train", *folders, "--device", "cpu", "--preview-steps", "4", "--logger", "tensorboard", *settings)
     spec = preset("digits", settings=small)
     both = Run(tmp_path / "runs" / "digits" / run_name(spec), spec, HERE)

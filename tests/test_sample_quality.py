@@ -1,5 +1,6 @@
 """Quality of a run: the samples' own, over the reverse process, over numbers of steps, and against copies."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -162,3 +163,25 @@ def test_the_command_keeps_what_it_measures_of_all_samples_of_a_run(run):
     more.sample()
     image_quality.measure(image_quality.samples_of(run, inception_weights=None, inception=False), ["paper"], ["train"], False)
     assert run.store.get("quality", Quality).n_samples == N + 10  # 85 images are not this specification's 80
+
+
+def test_samples_of_earlier_weights_are_not_judged_as_the_present_ones(run):
+    from experiments import image_quality
+
+    longer = Run(run.folder, override(run.spec, {"train.steps": "9"}), HERE)
+    longer.train()
+    assert not longer.has_samples()
+    with pytest.raises(ValueError, match="holds no samples of the run's present weights"):
+        image_quality.samples_of(longer, inception_weights=None, inception=False)
+    with pytest.raises(ValueError, match="holds no samples of the run's present weights"):
+        SampleQuality(longer).measure()
+    assert not SampleQuality(longer).done("quality")
+
+
+def test_without_labels_there_is_nothing_to_judge_by(run, monkeypatch, inception_weights):
+    unlabelled = dataclasses.replace(run.train_images, labels=None)
+    run.__dict__["train_images"] = unlabelled
+    task = SampleQuality(run)
+    task.check()  # training is not refused for it
+    assert all(task.done(name) for name in ("quality", "quality-time", "neighbours"))
+    assert not SampleQuality(run, inception_weights).done("quality")
