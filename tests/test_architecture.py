@@ -173,6 +173,14 @@ class NotInstalled:
         if name.split(".")[0] in ("torch", "torchvision", "torch_fidelity", "safetensors"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())
+import numpy as np
+from ddpm_eval.records import Reals
+from ddpm_eval.store import Store
+from experiments.workspace import Workspace
+from pathlib import Path
+folder = Workspace("digits", runs=Path({str(tmp_path / "runs")!r})).folder()
+images = Reals(images=np.zeros((2, 1, 8, 8), np.uint8), name="digits", split="train")
+Store(folder / "results.h5").put("reals", images, key="k", provenance={{"weights": "w"}})
 import cli
 cli.main(["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(tmp_path / "reports")!r}], standalone_mode=False)
 """
