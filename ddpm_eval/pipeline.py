@@ -5,6 +5,7 @@ longer training measures anew and an unchanged one costs nothing. Long stages ke
 and continue from them after a kill. Under torchrun every process runs the stages and shares their work.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -193,7 +194,7 @@ class Run:
         have = 0 if stored is None else len(stored.images)
         self.runtime.barrier()  # all have looked before one begins to write
         if have < n:
-            began, pieces = time.monotonic(), _ranges(have, n, self.batch_size)
+            began, pieces = time.monotonic(), ranges(have, n, self.batch_size)
             chunks = self.chunks(name, digest(key, have, n, self.batch_size))
             chain = sampling.Chain(self.process(steps), self.spec.seed, method)
             self.share(chunks, pieces, lambda ids: self.draw(chain, ids), "sample", steps)
@@ -236,18 +237,21 @@ class Run:
 
     def _has_samples(self, n: int) -> bool:
         name, key = self.sample_key(self.spec.diffusion.timesteps, "ancestral")
-        return self.has(name, key) and len(self.store.get(name, Samples).images) >= n
+        return self.has(name, key) and self._stored_count(name) >= n
+
+    def _stored_count(self, name: str) -> int:
+        """Return of how many samples a stored result is, without reading them."""
+        entry = self._entry(name)
+        return 0 if entry is None else dict(itertools.chain(*entry.sizes))["sample"]
 
     def progressive(self) -> None:
         """Keep x0_hat over the reverse process of the first samples (Figs. 6 and 10), which are thereby drawn."""
         if self.runtime.agree(not self.has_trajectories()):  # all have looked before one begins to write
             began, total, n = time.monotonic(), self.spec.diffusion.timesteps, self._trajectories
             times = sorted({1, *evenly_spaced(total, min(PROGRESSIVE_STEPS, total))}, reverse=True)
-            key, pieces = self._progressive_key(), _ranges(0, n, self.batch_size)
-            chunks, chain = (
-                self.chunks("progressive", digest(key, n, self.batch_size)),
-                sampling.Chain(self.process(), self.spec.seed),
-            )
+            key, pieces = self._progressive_key(), ranges(0, n, self.batch_size)
+            chunks = self.chunks("progressive", digest(key, n, self.batch_size))
+            chain = sampling.Chain(self.process(), self.spec.seed)
             self.share(chunks, pieces, lambda ids: self.draw(chain, ids, times), "progressive", total)
             drawn = self.collect(chunks, pieces)
             if drawn is not None:
@@ -260,9 +264,7 @@ class Run:
 
     def has_trajectories(self) -> bool:
         """Tell whether x0_hat is stored of as many samples as the figures need."""
-        if not self.has("progressive", self._progressive_key()):
-            return False
-        return self.store.get("progressive", Trajectory).x_0_hat.shape[1] >= self._trajectories
+        return self.has("progressive", self._progressive_key()) and self._stored_count("progressive") >= self._trajectories
 
     @property
     def _trajectories(self) -> int:
@@ -545,5 +547,6 @@ def open_run(folder: Path, runtime: Runtime, **options: Any) -> Run:  # noqa: AN
     return Run(folder, checkpoints.load(folder, prefixes=()).spec, runtime, **options)
 
 
-def _ranges(first: int, end: int, size: int) -> list[range]:
+def ranges(first: int, end: int, size: int) -> list[range]:
+    """Cut ``first`` to ``end - 1`` into ranges of ``size``, the last one shorter."""
     return [range(start, min(start + size, end)) for start in range(first, end, size)]

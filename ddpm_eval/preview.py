@@ -19,7 +19,7 @@ from PIL import Image
 
 from ddpm_eval import analyse
 from ddpm_eval.likelihood import Likelihood
-from ddpm_eval.pipeline import Run
+from ddpm_eval.pipeline import Run, ranges
 from ddpm_eval.records import BOUND_HISTORY, Array, BoundHistory, StratifiedAtoms
 from ddpm_eval.render import mosaic
 from ddpm_eval.sample import Chain
@@ -171,13 +171,12 @@ def _key(run: Run) -> str:
 def _grid(run: Run, step: int) -> Array | None:
     """Draw the samples, shared by the processes; the main one returns them side by side, uint8 ``[row, column, 3]``."""
     timesteps = run.spec.diffusion.timesteps
-    full = run.spec.diffusion.prediction == "mu"
+    full = not run.can_skip_steps
     steps = timesteps if full else min(STEPS, timesteps)
     n = min(SAMPLES, max(COLUMNS, SAMPLES * STEPS // steps))
     chain = Chain(run.process(steps), run.spec.seed, "ancestral" if full else "ddim")
     size = min(run.batch_size, -(-n // run.runtime.world_size))
-    pieces = [range(start, min(start + size, n)) for start in range(0, n, size)]
-    chunks = run.chunks("preview", digest(run.spec.identity(), step, n, steps, size))
+    chunks, pieces = run.chunks("preview", digest(run.spec.identity(), step, n, steps, size)), ranges(0, n, size)
     run.share(chunks, pieces, lambda ids: run.draw(chain, ids), "sample", steps)
     drawn = run.collect(chunks, pieces)
     if drawn is None:
