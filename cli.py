@@ -38,28 +38,46 @@ class Commands(click.Group):
 
 
 def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda function: functools.reduce(lambda f, decorator: decorator(f), reversed(decorators), function)
+    return lambda function: functools.reduce(
+        lambda f, decorator: decorator(f), reversed(decorators), function
+    )
 
 
 FOLDER, RUNS = click.Path(path_type=Path), Path("runs")
 preset_options = _options(
     click.argument("run", required=False, type=FOLDER),
-    click.option("--preset", show_default="digits", help="Which experiment, instead of a RUN; see the command presets."),
+    click.option(
+        "--preset", show_default="digits", help="Which experiment, instead of a RUN; see the command presets."
+    ),
     click.option("--runs", type=FOLDER, show_default="runs", help="Folder of the runs."),
     click.option("--data", help="Another data set: cifar10, mnist, npz:FILE, folder:DIR, ..."),
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
     click.option("--seed", type=click.IntRange(0), show_default="0", help="Of everything random."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the specification; repeatable."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any field of the specification; repeatable.",
+    ),
 )
 report_options = _options(
     preset_options,
-    click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."),
+    click.option(
+        "--reports", type=FOLDER, default="reports", show_default=True, help="Folder of the reports."
+    ),
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Print the resolved specifications and what is already stored.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Print the resolved specifications and what is already stored."
+)
 workspace_options = _options(
     report_options,
-    click.option("--inception-weights", type=FOLDER, help="Measure quality with this Inception instead of the classifier."),
+    click.option(
+        "--inception-weights",
+        type=FOLDER,
+        help="Measure quality with this Inception instead of the classifier.",
+    ),
     dry_run_option,
 )
 run_options = _options(
@@ -69,7 +87,9 @@ run_options = _options(
     click.option("--data-root", type=FOLDER, help="Where data sets lie (default .data)."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the evaluation; repeatable."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the evaluation; repeatable."
+    ),
 )
 
 
@@ -131,9 +151,13 @@ def report(**options: Any) -> None:  # noqa: ANN401
 @preset_options
 @dry_run_option
 @click.option("--prediction", type=click.Choice(["eps", "mu", "x0"]), help="Instead of the preset's eps.")
-@click.option("--objective", type=click.Choice(["vlb", "mse"]), help="Instead of the preset's mse (L_simple).")
+@click.option(
+    "--objective", type=click.Choice(["vlb", "mse"]), help="Instead of the preset's mse (L_simple)."
+)
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop cleanly after this time.")
-@click.option("--resume/--no-resume", default=True, help="Continue from the run's checkpoint (default), or refuse to.")
+@click.option(
+    "--resume/--no-resume", default=True, help="Continue from the run's checkpoint (default), or refuse to."
+)
 @click.option(
     "--log",
     "--logger",  # torchrun takes any --log for an abbreviation of an option of its own
@@ -166,15 +190,19 @@ def train(
     if dry_run:
         click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")
         return
-    from ddpm_eval.preview import watching
+    from ddpm_eval.stages.preview import watching
 
     opened = _run(folder, options["device"], options["data_root"], spec=spec)
     if not resume and opened.checkpoint.exists():
-        raise UserError(f"{opened.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again")
+        raise UserError(
+            f"{opened.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again"
+        )
     with watching(opened, preview_steps, logger == "tensorboard") as watchers:
         log = _holding(opened, lambda: opened.train(max_minutes, watchers, ignore_memory))
     if log.imported:
-        raise UserError(f"{folder} is {log.reason}, without its optimiser's state: its training cannot go on here")
+        raise UserError(
+            f"{folder} is {log.reason}, without its optimiser's state: its training cannot go on here"
+        )
     _say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
 
 
@@ -184,7 +212,9 @@ def train(
 @click.option("--steps", type=click.IntRange(2), help="Visit only this many evenly spaced steps.")
 @click.option("--method", type=click.Choice(["ancestral", "ddim"]), default="ancestral", show_default=True)
 @click.option("--png", type=FOLDER, help="Also write PNG files into this folder.")
-@click.option("--npz", type=FOLDER, help="Also write this .npz file (arr_0, NHWC, as the ADM evaluator reads).")
+@click.option(
+    "--npz", type=FOLDER, help="Also write this .npz file (arr_0, NHWC, as the ADM evaluator reads)."
+)
 def sample(
     n_samples: int | None,
     steps: int | None,
@@ -194,59 +224,99 @@ def sample(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Draw samples into the run's results; resumes after a kill."""
-    from ddpm_eval import sample_sets
-    from ddpm_eval.quality import as_images
+    from ddpm_eval.metrics.quality import as_images
+    from ddpm_eval.results import sample_files
 
     run = _opened(**options)
     images = as_images(_holding(run, lambda: run.sample(n_samples, steps, method)))
     if run.runtime.main:
         click.echo(f"{len(images)} samples in {run.store.path}")
         if png is not None:
-            sample_sets.export_png(images, png)
+            sample_files.export_png(images, png)
         if npz is not None:
-            sample_sets.export_npz(images, npz)
+            sample_files.export_npz(images, npz)
 
 
 @main.command()
 @run_options
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option(
-    "--protocol", type=click.Choice(["paper", "exact"]), default="paper", show_default=True, help="See docs/protocol.md."
+    "--protocol",
+    type=click.Choice(["paper", "exact"]),
+    default="paper",
+    show_default=True,
+    help="See docs/protocol.md.",
 )
-@click.option("--variance", type=click.Choice(["fixed-large", "fixed-small", "learned", "learned-range", "optimal"]))
+@click.option(
+    "--variance", type=click.Choice(["fixed-large", "fixed-small", "learned", "learned-range", "optimal"])
+)
 @click.option("--clip/--no-clip", default=None, help="Clip x_0 estimates to [-1, 1].")
 @click.option("--decoder", type=click.Choice(["exact", "tanh"]))
 @click.option("--draws", type=click.IntRange(1), help="Noise draws per image and step.")
-@click.option("--steps", "chain", type=click.IntRange(2), help="The bound of a chain of this many evenly spaced steps.")
+@click.option(
+    "--steps", "chain", type=click.IntRange(2), help="The bound of a chain of this many evenly spaced steps."
+)
 @click.option("--estimator", type=click.Choice(["full", "stratified"]), default="full", show_default=True)
-@click.option("--evaluations", type=click.IntRange(1), help="Network evaluations of the stratified estimator, in all.")
-@click.option("--target-halfwidth", type=click.FloatRange(0, min_open=True), help="Stratified: go on until +- this (bits/dim).")
-@click.option("--against", type=click.Choice(PRECISIONS), help="Measure in this precision too: the paired difference.")
+@click.option(
+    "--evaluations", type=click.IntRange(1), help="Network evaluations of the stratified estimator, in all."
+)
+@click.option(
+    "--target-halfwidth",
+    type=click.FloatRange(0, min_open=True),
+    help="Stratified: go on until +- this (bits/dim).",
+)
+@click.option(
+    "--against", type=click.Choice(PRECISIONS), help="Measure in this precision too: the paired difference."
+)
 def likelihood(split: str, **options: Any) -> None:  # noqa: ANN401
     """The variational bound of one run in bits/dim, with its split and intervals."""
     from experiments import likelihood as experiment
 
     choices = {key: options.pop(key) for key in ("protocol", "variance", "clip", "decoder", "draws")}
-    effort = {key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain", "against")}
+    effort = {
+        key: options.pop(key) for key in ("estimator", "evaluations", "target_halfwidth", "chain", "against")
+    }
     run = _opened(**options)
     _say(_holding(run, lambda: experiment.measure(run, split, **choices, **effort)))
 
 
 quality_options = _options(
-    click.option("--images", type=FOLDER, help="Any images: a folder, .npz (arr_0) or results.h5, instead of a run."),
+    click.option(
+        "--images", type=FOLDER, help="Any images: a folder, .npz (arr_0) or results.h5, instead of a run."
+    ),
     click.option("--data", help="With --images: the data set to compare with, such as cifar10."),
-    click.option("--inception-weights", type=FOLDER, help="File of Inception weights (pytorch-fid's or torch-fidelity's)."),
-    click.option("--inception", is_flag=True, help="Use Inception, downloading its weights if none are given."),
+    click.option(
+        "--inception-weights",
+        type=FOLDER,
+        help="File of Inception weights (pytorch-fid's or torch-fidelity's).",
+    ),
+    click.option(
+        "--inception", is_flag=True, help="Use Inception, downloading its weights if none are given."
+    ),
 )
 
 
 @main.command()
 @run_options
 @quality_options
-@click.option("--protocol", "protocols", multiple=True, type=click.Choice(["paper", "torch-fidelity"]), default=("paper",))
-@click.option("--reference", "references", multiple=True, type=click.Choice(["train", "test"]), default=("train",))
-@click.option("--allow-singular", is_flag=True, help="Measure a distance with too few images all the same, marked as biased.")
-def quality(protocols: Sequence[str], references: Sequence[str], allow_singular: bool, **options: Any) -> None:  # noqa: ANN401
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    type=click.Choice(["paper", "torch-fidelity"]),
+    default=("paper",),
+)
+@click.option(
+    "--reference", "references", multiple=True, type=click.Choice(["train", "test"]), default=("train",)
+)
+@click.option(
+    "--allow-singular",
+    is_flag=True,
+    help="Measure a distance with too few images all the same, marked as biased.",
+)
+def quality(
+    protocols: Sequence[str], references: Sequence[str], allow_singular: bool, **options: Any
+) -> None:
     """Sample quality of a run or of any images under named protocols, side by side, with intervals."""
     from experiments import image_quality as experiment
 
@@ -288,7 +358,9 @@ def interpolate(time: int | None, pairs: int, out: Path, **options: Any) -> None
 @main.command()
 @click.option("--only", help="Only the checks whose name contains this.")
 def validate(only: str | None) -> None:
-    """Run the production code against Gaussian data whose exact answers are known; exit 1 if any check fails."""
+    """Run the production code against Gaussian data whose exact answers are known; exit 1 if any check
+    fails.
+    """
     from experiments import validate as experiment
 
     text, passed = experiment.run(only, click.echo)
@@ -300,10 +372,12 @@ def validate(only: str | None) -> None:
 @main.command()
 def presets() -> None:
     """One row per preset with its parameter count."""
-    from ddpm_eval.unet import parameter_count
-    from experiments.presets import DEVIATIONS, NAMES, preset
+    from ddpm_eval.model.unet import parameter_count
+    from experiments.paper.presets import DEVIATIONS, NAMES, preset
 
-    click.echo(f"{'preset':<23}{'data':<22}{'image':<12}{'parameters':>12}{'updates':>11}  {'batch':<7}{'against the paper'}")
+    click.echo(
+        f"{'preset':<23}{'data':<22}{'image':<12}{'parameters':>12}{'updates':>11}  {'batch':<7}{'against the paper'}"
+    )
     for name in NAMES:
         spec = preset(name)
         count = parameter_count(spec.network, spec.data.channels, spec.data.side, spec.out_channels)
@@ -316,7 +390,7 @@ def presets() -> None:
 @click.argument("run", type=FOLDER)
 def show(run: Path) -> None:
     """Print what a run is and what its results file holds."""
-    from ddpm_eval.store import Store
+    from ddpm_eval.results.store import Store
     from experiments import description
 
     path = run if run.suffix == ".h5" else run / "results.h5"
@@ -325,10 +399,15 @@ def show(run: Path) -> None:
     entries = Store(path).entries()
     if not entries:
         click.echo("Nothing has been measured yet. Begin with one of")
-        click.echo(f"    python cli.py likelihood {run} --estimator stratified\n    python cli.py reproduce {run}")
+        click.echo(
+            f"    python cli.py likelihood {run} --estimator stratified\n    python cli.py reproduce {run}"
+        )
     for entry in entries:
         click.secho(f"{entry.name}  ({entry.record})", bold=True)
-        facts = {key: entry.provenance.get(key, "") for key in ("created", "device", "precision", "wall_seconds", "git_commit")}
+        facts = {
+            key: entry.provenance.get(key, "")
+            for key in ("created", "device", "precision", "wall_seconds", "git_commit")
+        }
         for key, value in {**facts, **entry.arrays, **entry.scalars}.items():
             click.echo(f"    {key:<24} {value}")
 
@@ -339,11 +418,15 @@ def show(run: Path) -> None:
 @click.option("--data", default="cifar10", show_default=True, help="The data set it models.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Fields of the specification.")
 def import_checkpoint(source: str, out: Path, data: str, settings: Sequence[str]) -> None:
-    """Turn another project's model into a run: a diffusers folder or hub id, or the authors' converted weights."""
-    from ddpm_eval import interchange
+    """Turn another project's model into a run: a diffusers folder or hub id, or the authors' converted
+    weights.
+    """
+    from ddpm_eval.interchange import checkpoints
 
-    spec = interchange.import_checkpoint(source, out, data=data, settings=_settings(settings))
-    click.echo(f"{out}: {spec.cell}, {spec.data.channels}x{spec.data.side}x{spec.data.side}; python cli.py show {out}")
+    spec = checkpoints.import_checkpoint(source, out, data=data, settings=_settings(settings))
+    click.echo(
+        f"{out}: {spec.cell}, {spec.data.channels}x{spec.data.side}x{spec.data.side}; python cli.py show {out}"
+    )
 
 
 @main.command("export-checkpoint")
@@ -352,9 +435,9 @@ def import_checkpoint(source: str, out: Path, data: str, settings: Sequence[str]
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
 def export_checkpoint(run: Path, layout: Any, out: Path) -> None:  # noqa: ANN401
     """Write a run's averaged weights for diffusers."""
-    from ddpm_eval import interchange
+    from ddpm_eval.interchange import checkpoints
 
-    interchange.export_checkpoint(run, out, format=layout)
+    checkpoints.export_checkpoint(run, out, format=layout)
     click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")
 
 
@@ -400,7 +483,7 @@ def _workspace(
         given = given_run(run, chosen, measured=measured)
         return Workspace(given.spec.preset, seed=given.spec.seed, given=given, **options)
     if data is not None:
-        from ddpm_eval.data import inspect
+        from ddpm_eval.data.datasets import inspect
 
         channels, side = inspect(data, options["data_root"])
         chosen = {"data.name": data, "data.channels": str(channels), "data.side": str(side), **chosen}
@@ -416,10 +499,10 @@ def _alone(run: Path, **options: object) -> None:
 
 def _to_train(run: Path | None, prediction: str | None, objective: str | None, **options: Any) -> Any:  # noqa: ANN401
     from ddpm_eval.spec import override
-    from experiments.presets import run_name
+    from experiments.paper.presets import run_name
 
     if run is not None:
-        from ddpm_eval.checkpoint import FILE_NAME, load
+        from ddpm_eval.training.checkpoint import FILE_NAME, load
 
         names = ("preset", "runs", "data", "seed")
         _alone(run, prediction=prediction, objective=objective, **{name: options[name] for name in names})
@@ -439,7 +522,7 @@ def _experiment(options: dict[str, Any], jobs: Callable[[Any], Any], tables: Seq
 
 def _run(folder: Path, device: str, data_root: Path | None, spec: Any = None, precision: Any = "fp32") -> Any:  # noqa: ANN401
     from ddpm_eval import runtime
-    from ddpm_eval.pipeline import Run, open_run
+    from ddpm_eval.stages.pipeline import Run, open_run
     from experiments.session import bar
 
     here = runtime.start(device, precision=precision)
@@ -481,7 +564,10 @@ def _subject(
     from experiments import image_quality as experiment
     from experiments.session import bar
 
-    weights = {"inception_weights": inception_weights, "inception": inception or inception_weights is not None}
+    weights = {
+        "inception_weights": inception_weights,
+        "inception": inception or inception_weights is not None,
+    }
     if images is None:
         return experiment.samples_of(_opened(run, preset, **options), **weights)
     if run is not None or preset is not None:
@@ -497,8 +583,8 @@ def _subject(
 def _holding(run: Any, action: Callable[[], Any]) -> Any:  # noqa: ANN401
     from contextlib import nullcontext
 
+    from ddpm_eval.results.store import exclusive
     from ddpm_eval.runtime import stop
-    from ddpm_eval.store import exclusive
 
     with exclusive(run.folder) if run.runtime.main else nullcontext():
         if run.checkpoint.exists():

@@ -2,8 +2,10 @@
 
     python benchmarks/features.py [--images 2000] [--inception-weights FILE] [--device cpu|cuda] [--rounds 5]
 
-Bare means: batches that lie on the device already, features left there. The two are timed in turns, so that a busy machine
-slows both; reported are medians and the median of the ratios of neighbouring turns (at least 0.95 is the aim).
+Bare means: batches that lie on the device already, features left there. The two are timed in turns, so that a
+    busy machine
+slows both; reported are medians and the median of the ratios of neighbouring turns (at least 0.95 is the
+aim).
 """
 
 import argparse
@@ -16,21 +18,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm_eval import data, features, quality, runtime
+from ddpm_eval import runtime
+from ddpm_eval.data import datasets
+from ddpm_eval.metrics import features, quality
 from ddpm_eval.spec import DataSpec
 
 
 def main() -> None:
     """Time both and print their ratio."""
     arguments = parse()
-    train, test = (data.load(DataSpec(name="digits", channels=1, side=8), split) for split in ("train", "test"))
+    train, test = (
+        datasets.load(DataSpec(name="digits", channels=1, side=8), split) for split in ("train", "test")
+    )
     with tempfile.TemporaryDirectory() as folder:
         if arguments.inception_weights:
-            extractor = features.inception(arguments.inception_weights, runtime=runtime.start(arguments.device))
+            extractor = features.inception(
+                arguments.inception_weights, runtime=runtime.start(arguments.device)
+            )
         else:
-            extractor = features.classifier(train, test, Path(folder), runtime=runtime.start(arguments.device))
+            extractor = features.classifier(
+                train, test, Path(folder), runtime=runtime.start(arguments.device)
+            )
     images = quality.ArrayImages(train.take(np.arange(arguments.images) % len(train)))
-    turns = {"bare forward": bare(extractor, images), "extraction": lambda: quality.collect(images, extractor)}
+    turns = {
+        "bare forward": bare(extractor, images),
+        "extraction": lambda: quality.collect(images, extractor),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
         turn()
@@ -40,7 +53,9 @@ def main() -> None:
     for name, values in seconds.items():
         print(f"{name:13} {arguments.images / statistics.median(values):10.1f} images/s")
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
-    print(f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {extractor.runtime.device})")
+    print(
+        f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {extractor.runtime.device})"
+    )
 
 
 def bare(extractor: features.Extractor, images: features.Images) -> Callable[[], None]:
@@ -68,7 +83,9 @@ def timed(turn: Callable[[], object], device: torch.device) -> float:
 
 def parse() -> argparse.Namespace:
     """Read the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--inception-weights", type=Path)
     parser.add_argument("--device", default="cpu")

@@ -1,13 +1,15 @@
-"""One stay on a machine that is lent by the minute: train, measure, and leave everything in parts to be carried home.
+"""One stay on a machine that is lent by the minute: train, measure, and leave everything in parts to be
+carried home.
 
-    python benchmarks/gpu_run.py OUT --preset cifar10-small --minutes 30 [--data-parts DIR] [--wheels DIR] [--set KEY=VALUE ...]
+    python benchmarks/gpu_run.py OUT --preset cifar10-small --minutes 30 [--data-parts DIR] [--wheels DIR]
+    [--set KEY=VALUE ...]
 
-Trains for a share of the minutes in a few slices, measures the bound after each (`OUT/bits_per_dim.csv`), then measures the
-last averaged weights in the order of importance until the time is over, each step by a command of cli.py. OUT holds at any
-moment the last complete state: `OUT/state` (checkpoint, results and work in progress, in parts with their SHA-256), the
-history, the report and the log. The next call continues: from the runs on this machine, or, where there are none, from
-OUT/state. It trains on; with ``--train-share 0`` it finishes the measurements of the weights that are there. See
-docs/scaling.md.
+Trains for a share of the minutes in a few slices, measures the bound after each (`OUT/bits_per_dim.csv`),
+then measures the last averaged weights in the order of importance until the time is over, each step by a
+command of cli.py. OUT holds at any moment the last complete state: `OUT/state` (checkpoint, results and work
+in progress, in parts with their SHA-256), the history, the report and the log. The next call continues: from
+the runs on this machine, or, where there are none, from OUT/state. It trains on; with ``--train-share 0`` it
+finishes the measurements of the weights that are there. See docs/scaling.md.
 """
 
 import argparse
@@ -37,7 +39,9 @@ GRACE_SECONDS = 20
 RESERVE_SHARE, RESERVE_SECONDS = 0.1, 120
 """Of the time, kept for the report and for packing: this share, at most so long."""
 SLICE_LIMIT = 0.9
-"""Of the time left, at most this share is given to a slice of training, which also takes time to start and to save."""
+"""Of the time left, at most this share is given to a slice of training, which also takes time to start and to
+save.
+"""
 REPORT_SHARE = 0.8
 """Of what is kept, for the report; the rest is for the parts."""
 FIRST_SAMPLES = 256
@@ -48,7 +52,9 @@ MEASURED = ("bits_per_dim", "low", "high", "n_images")
 
 @dataclass(frozen=True)
 class Step:
-    """A command of cli.py, and which bound it measures, if it does: split, estimator and precision, kept as history."""
+    """A command of cli.py, and which bound it measures, if it does: split, estimator and precision, kept as
+    history.
+    """
 
     name: str
     words: tuple[str, ...]
@@ -107,14 +113,18 @@ class Stay:
 
         options = self.options
         settings = dict(pair.split("=", 1) for pair in options.settings)
-        return Workspace(options.preset, options.runs, self.out / "reports", options.seed, settings, options.data_root)
+        return Workspace(
+            options.preset, options.runs, self.out / "reports", options.seed, settings, options.data_root
+        )
 
     @property
     def updates(self) -> int:
         """Parameter updates of the checkpoint, 0 where there is none."""
-        from ddpm_eval import checkpoint
+        from ddpm_eval.training import checkpoint
 
-        return checkpoint.load(self.run, prefixes=()).step if (self.run / checkpoint.FILE_NAME).exists() else 0
+        return (
+            checkpoint.load(self.run, prefixes=()).step if (self.run / checkpoint.FILE_NAME).exists() else 0
+        )
 
     def say(self, text: str) -> None:
         """Print a line with the minutes gone, and put it into the log."""
@@ -134,7 +144,9 @@ class Stay:
             log.write(f"\n## {step.name}: cli.py {' '.join(step.words)}\n")
             log.flush()
             code = run_within(seconds, [sys.executable, str(ROOT / "cli.py"), *step.words], log)
-        outcome = {0: "done", LATE: "out of time, to be continued"}.get(code, f"FAILED: {last_error(self.out / 'log.txt')}")
+        outcome = {0: "done", LATE: "out of time, to be continued"}.get(
+            code, f"FAILED: {last_error(self.out / 'log.txt')}"
+        )
         self.say(f"{step.name}: {outcome} ({time.monotonic() - began:.0f} s)")
         if code == LATE:
             self.unfinished.append(step.name)
@@ -161,14 +173,21 @@ class Stay:
         if not self.updates:
             return
         runs, run = self.options.runs, self.run
-        found = [path for folder in (run, runs / "classifiers") for path in sorted(folder.rglob("*")) if path.is_file()]
+        found = [
+            path
+            for folder in (run, runs / "classifiers")
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
         found = [path for path in found if not path.name.startswith(".") and path.suffix != ".tmp"]
         found.sort(key=lambda path: path.name != "checkpoint.safetensors")  # it changes least
         name, limit = f"{self.name}-{self.updates:08d}.tar", int(self.options.part_mb * 1e6)
         before = list(parts.read_sums(self.out / "state"))
         written = parts.pack(found, runs, self.out / "state", name, limit)
         if written != before:
-            self.say(f"{self.updates} updates kept in {len(written)} parts, {len({*written} - {*before})} of them new")
+            self.say(
+                f"{self.updates} updates kept in {len(written)} parts, {len({*written} - {*before})} of them new"
+            )
 
     def remember(self, bound: tuple[str, str, str]) -> None:
         """Append a bound to the history."""
@@ -186,7 +205,9 @@ class Stay:
 
 
 def main() -> None:
-    """Stay; exit 0 if every step that had its time came to its end, 1 if one failed, 2 if the user must change something."""
+    """Stay; exit 0 if every step that had its time came to its end, 1 if one failed, 2 if the user must
+    change something.
+    """
     options = parse()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
@@ -222,7 +243,9 @@ def spend(stay: Stay) -> None:
     finally:
         stay.keep()
     if stay.unfinished:
-        stay.say(f"not finished: {', '.join(stay.unfinished)} (again with --train-share 0 continues these measurements)")
+        stay.say(
+            f"not finished: {', '.join(stay.unfinished)} (again with --train-share 0 continues these measurements)"
+        )
 
 
 def train(stay: Stay) -> None:
@@ -271,7 +294,9 @@ def bound(stay: Stay, step: Step) -> None:
 def evaluation(stay: Stay) -> list[Step]:
     """List what is measured of the last weights, the most important first."""
     options, on_run = stay.options, run_words(stay)
-    fast = [] if options.precision == "fp32" else [stratified(stay, "test", options.precision)]  # what the precision changes
+    fast = (
+        [] if options.precision == "fp32" else [stratified(stay, "test", options.precision)]
+    )  # what the precision changes
     fast = [step for step in fast if not remembered(stay.out / "bits_per_dim.csv", stay.updates, step.bound)]
     at_speed = (*on_run, "--precision", options.precision)
     full = [full_bound(stay, split, options.precision) for split in ("test", "train")]
@@ -293,7 +318,16 @@ def evaluation(stay: Stay) -> list[Step]:
 
 def stratified(stay: Stay, split: str, precision: str) -> Step:
     """Return the step that estimates the bound of a split with a few steps per image."""
-    words = ("likelihood", *run_words(stay), "--split", split, "--estimator", "stratified", "--precision", precision)
+    words = (
+        "likelihood",
+        *run_words(stay),
+        "--split",
+        split,
+        "--estimator",
+        "stratified",
+        "--precision",
+        precision,
+    )
     return Step(f"stratified bound ({split}, {precision})", words, (split, "stratified", precision))
 
 
@@ -363,7 +397,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process with its parent, so that a killed stay leaves nothing behind that holds the run."""
+    """Let the kernel end this process with its parent, so that a killed stay leaves nothing behind that holds
+    the run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -371,12 +407,16 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def packages(wheels: Path | None) -> Iterator[None]:
-    """Make this repository and a folder of wheels importable, here and in the commands; nothing is downloaded."""
+    """Make this repository and a folder of wheels importable, here and in the commands; nothing is
+    downloaded.
+    """
     with tempfile.TemporaryDirectory(prefix="wheels-") as site:
         if wheels is not None:
             install(wheels, site)
         sys.path[:0] = [str(ROOT), site]
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), site, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(ROOT), site, os.environ.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep)
         check_packages()
         yield
 
@@ -386,16 +426,33 @@ def install(wheels: Path, site: str) -> None:
     files = sorted(str(path) for path in wheels.glob("*.whl"))
     if not files:
         raise ValueError(f"{wheels} holds no wheels (*.whl)")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", site, *files]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        site,
+        *files,
+    ]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"the wheels in {wheels} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        raise ValueError(
+            f"the wheels in {wheels} cannot be installed: {done.stderr.strip().splitlines()[-1]}"
+        )
 
 
 def check_packages() -> None:
     """Raise ValueError, naming them, if packages are missing that the project needs."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    missing = [name for name in (re.split(r"[<>=!~ ;\[]", line, maxsplit=1)[0] for line in wanted) if not has_package(name)]
+    missing = [
+        name
+        for name in (re.split(r"[<>=!~ ;\[]", line, maxsplit=1)[0] for line in wanted)
+        if not has_package(name)
+    ]
     if missing:
         raise ValueError(
             f"packages are missing: {', '.join(missing)} (pip install -c constraints.txt -e ., or carry their wheels and those "
@@ -424,18 +481,24 @@ def kept_updates(state: Path, name: str) -> int | None:
     for part in parts.read_sums(state):
         run, _, updates = part.partition(".tar.")[0].rpartition("-")
         if run != name:
-            raise ValueError(f"{state} holds the run {run}, not {name}: name another folder than {state.parent}")
+            raise ValueError(
+                f"{state} holds the run {run}, not {name}: name another folder than {state.parent}"
+            )
         return int(updates)
     return None
 
 
 def training_log(run: Path) -> Any:
     """Return the stored log of a run's training, None if there is none yet."""
-    from ddpm_eval.records import TrainingLog
-    from ddpm_eval.store import Store
+    from ddpm_eval.results.records import TrainingLog
+    from ddpm_eval.results.store import Store
 
     store = Store(run / "results.h5")
-    return store.get("training", TrainingLog) if any(entry.name == "training" for entry in store.entries()) else None
+    return (
+        store.get("training", TrainingLog)
+        if any(entry.name == "training" for entry in store.entries())
+        else None
+    )
 
 
 def logged_updates(run: Path) -> int:
@@ -456,10 +519,10 @@ def read_bound(run: Path, split: str, estimator: str, precision: str) -> list[tu
     Raises:
         ValueError: if it is not of the run's present weights.
     """
-    from ddpm_eval import analyse
-    from ddpm_eval.records import BoundAtoms, StratifiedAtoms, bound_name
-    from ddpm_eval.spec import PROTOCOLS
-    from ddpm_eval.store import Store
+    from ddpm_eval.protocol import PROTOCOLS
+    from ddpm_eval.reporting import analyse
+    from ddpm_eval.results.records import FullBoundTerms, StratifiedBoundTerms, bound_name
+    from ddpm_eval.results.store import Store
 
     few = estimator == "stratified"
     store, name = Store(run / "results.h5"), bound_name(split, PROTOCOLS["paper"], few)
@@ -467,7 +530,7 @@ def read_bound(run: Path, split: str, estimator: str, precision: str) -> list[tu
     entries = {entry.name: entry for entry in store.entries()}
     if name in entries and entries[name].provenance["weights"] != entries["training"].key:
         raise ValueError(f"{store.path}: {name} is not of the run's present weights")
-    atoms = store.get(name, StratifiedAtoms if few else BoundAtoms)
+    atoms = store.get(name, StratifiedBoundTerms if few else FullBoundTerms)
     table = analyse.split_table(atoms, "trained")
     return list(table[["quantity", *MEASURED]].itertuples(index=False, name=None))
 
@@ -512,15 +575,33 @@ def last_error(path: Path) -> str:
 def parse() -> argparse.Namespace:
     """Read the options."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("out", type=Path, help="folder to carry home and back")
     add("--preset", default="cifar10-small")
     add("--minutes", type=positive, default=30.0, help="of the whole stay (default 30)")
     add("--train-share", type=share, default=0.6, help="of the minutes; 0 measures only (default 0.6)")
-    add("--slices", type=int, default=3, choices=range(1, 101), metavar="N", help="of training, each measured (default 3)")
-    add("--precision", default="fp32", choices=("fp32", "tf32", "bf16"), help="of the full bound and of samples (default fp32)")
-    add("--data-parts", type=Path, help="folder of the data set's file, whole or in parts, to be joined into --data-root")
+    add(
+        "--slices",
+        type=int,
+        default=3,
+        choices=range(1, 101),
+        metavar="N",
+        help="of training, each measured (default 3)",
+    )
+    add(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "tf32", "bf16"),
+        help="of the full bound and of samples (default fp32)",
+    )
+    add(
+        "--data-parts",
+        type=Path,
+        help="folder of the data set's file, whole or in parts, to be joined into --data-root",
+    )
     add("--data-root", type=Path, default=Path(".data"), help="where data sets lie (default .data)")
     add("--wheels", type=Path, help="folder of wheels to install for this stay, without a network")
     add("--runs", type=Path, default=Path("runs"), help="where this machine keeps runs (default runs)")

@@ -1,14 +1,16 @@
-"""Speed and memory of training and sampling: ours eager and compiled, in fp32 and bf16, and diffusers', as a Markdown table.
+"""Speed and memory of training and sampling: ours eager and compiled, in fp32 and bf16, and diffusers', as a
+Markdown table.
 
-    python benchmarks/network.py [--networks digits cifar10-small cifar10] [--device cpu|cuda] [--threads N] [--rounds N]
-                                 [--variants ours/fp32/eager ...] [--write docs/performance.md]
+    python benchmarks/network.py [--networks digits cifar10-small cifar10] [--device cpu|cuda] [--threads N]
+                                 [--rounds N] [--variants ours/fp32/eager ...] [--write docs/performance.md]
 
-Each variant runs in a process of its own, with the settings its users get, and all take turns (first, second, ..., first,
-...), so that a busy machine slows all. A turn is one update, or one step of the reverse process of a batch, after warm-up;
-on a GPU, and of the digits' network, it is 20 of them without a pause. Reported are the median and the range over the turns;
-the ratio is of turns of the same round. The share of the peak is the arithmetic of the network's layers (forward, or forward
-and backward) per second, over the most that one large 3x3 convolution (CPU, float32) or an 8192 matrix product (GPU,
-bfloat16) reaches before or after. On a CPU our upsampling needs less arithmetic than its layers are counted with.
+Each variant runs in a process of its own, with the settings its users get, and all take turns (first, second,
+..., first, ...), so that a busy machine slows all. A turn is one update, or one step of the reverse process
+of a batch, after warm-up; on a GPU, and of the digits' network, it is 20 of them without a pause. Reported
+are the median and the range over the turns; the ratio is of turns of the same round. The share of the peak is
+the arithmetic of the network's layers (forward, or forward and backward) per second, over the most that one
+large 3x3 convolution (CPU, float32) or an 8192 matrix product (GPU, bfloat16) reaches before or after. On a
+CPU our upsampling needs less arithmetic than its layers are counted with.
 """
 
 import argparse
@@ -30,22 +32,24 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_eval.data import ImageSet
-from ddpm_eval.interchange import network_config, scheduler_config
+from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.interchange.checkpoints import network_config, scheduler_config
+from ddpm_eval.model.samplers import Chain
+from ddpm_eval.model.unet import UNet
+from ddpm_eval.results.store import environment
 from ddpm_eval.runtime import Runtime, start
-from ddpm_eval.sample import Chain
 from ddpm_eval.spec import RunSpec
-from ddpm_eval.store import environment
-from ddpm_eval.train import Batches, Trainer, trained_process
-from ddpm_eval.unet import UNet
-from experiments.presets import preset
+from ddpm_eval.training.loop import Batches, Trainer, trained_process
+from experiments.paper.presets import preset
 
 NETWORKS = ("digits", "cifar10-small", "cifar10")
 STAGES = ("training", "sampling")
 CPU_BATCH = {"digits": 128, "cifar10-small": 16, "cifar10": 8}  # on a GPU the preset's
 ROUNDS = {"digits": 20, "cifar10-small": 9, "cifar10": 7}
 WARM_UP_TURNS = 3
-QUICK_STEPS = 20  # updates or steps of one turn where one takes milliseconds: on a GPU, and of the digits' network
+QUICK_STEPS = (
+    20  # updates or steps of one turn where one takes milliseconds: on a GPU, and of the digits' network
+)
 LIKELIHOOD_IMAGES = 10_000
 Turn = Callable[[], object]
 
@@ -74,7 +78,9 @@ class Variant:
 
 
 THEIRS = Variant("diffusers", "fp32", "eager")
-OURS = tuple(Variant("ours", precision, mode) for precision in ("fp32", "bf16") for mode in ("eager", "compiled"))
+OURS = tuple(
+    Variant("ours", precision, mode) for precision in ("fp32", "bf16") for mode in ("eager", "compiled")
+)
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,18 @@ def main() -> None:
         for stage in STAGES:
             found = measure(network, stage, variants, here, arguments)
             rows += found
-            print(*(f"{network} {stage} {row.variant}: {spread(row.speeds)} images/s" for row in found), sep="\n", flush=True)
+            print(
+                *(f"{network} {stage} {row.variant}: {spread(row.speeds)} images/s" for row in found),
+                sep="\n",
+                flush=True,
+            )
         if not rows:
             raise SystemExit(f"nothing was measured of {network}: every variant ended early")
         peak = max(row.peak for row in rows)
         rows = [replace(row, peak=peak) for row in rows]
-        text = "\n".join([*caption(network, here, arguments), "", *table(rows), "", *hours_table(rows, here.device.type)])
+        text = "\n".join(
+            [*caption(network, here, arguments), "", *table(rows), "", *hours_table(rows, here.device.type)]
+        )
         print(f"\n{text}\n", flush=True)
         if arguments.write is not None:
             insert(arguments.write, f"{network} on {here.device.type}", text)
@@ -134,8 +146,12 @@ def main() -> None:
 # Measuring
 
 
-def measure(network: str, stage: str, variants: Sequence[Variant], here: Runtime, arguments: argparse.Namespace) -> list[Row]:
-    """Let all variants of one network take turns; one that ends early (out of memory, no compiler) is left out."""
+def measure(
+    network: str, stage: str, variants: Sequence[Variant], here: Runtime, arguments: argparse.Namespace
+) -> list[Row]:
+    """Let all variants of one network take turns; one that ends early (out of memory, no compiler) is left
+    out.
+    """
     on_cpu = here.device.type == "cpu"
     spec = preset(network, settings={"train.steps": "100000"})
     batch = arguments.batch or (CPU_BATCH[network] if on_cpu else spec.train.batch_size)
@@ -152,7 +168,12 @@ def measure(network: str, stage: str, variants: Sequence[Variant], here: Runtime
 
 
 def compare(
-    stage: str, spec: RunSpec, variants: Sequence[Variant], steps: int, rounds: int, arguments: argparse.Namespace
+    stage: str,
+    spec: RunSpec,
+    variants: Sequence[Variant],
+    steps: int,
+    rounds: int,
+    arguments: argparse.Namespace,
 ) -> tuple[dict[Variant, list[float]], dict[Variant, int]]:
     """Return the seconds of each variant's turns and the memory it took."""
     context, pipes, memory = multiprocessing.get_context("spawn"), {}, {}
@@ -176,8 +197,18 @@ def compare(
     return seconds, memory
 
 
-def work(variant: Variant, stage: str, spec: RunSpec, steps: int, device: str, threads: int | None, pipe: Connection) -> None:
-    """Take a turn whenever the pipe says so and answer with its seconds; at the end answer with the memory taken."""
+def work(
+    variant: Variant,
+    stage: str,
+    spec: RunSpec,
+    steps: int,
+    device: str,
+    threads: int | None,
+    pipe: Connection,
+) -> None:
+    """Take a turn whenever the pipe says so and answer with its seconds; at the end answer with the memory
+    taken.
+    """
     runtime = runtime_of(variant, device, threads)
     step = STEPS[variant.project, stage](spec, runtime, variant)
     while pipe.recv():
@@ -193,7 +224,9 @@ def runtime_of(variant: Variant, device: str, threads: int | None) -> Runtime:
     """Set up this process as a user of the variant's project would find it."""
     bf16, compiled = variant.precision == "bf16", variant.mode == "compiled"
     if variant.project == "ours":
-        return replace(start(device, threads, "bf16" if bf16 else "fp32"), mixed_precision=bf16, compiled=compiled)
+        return replace(
+            start(device, threads, "bf16" if bf16 else "fp32"), mixed_precision=bf16, compiled=compiled
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -210,7 +243,9 @@ def memory_taken(device: torch.device) -> int:
     """Return the most bytes that this process has taken: of the GPU's memory, or in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    lines = Path("/proc/self/status").read_text().splitlines()  # getrusage would count what the parent held when this one began
+    lines = (
+        Path("/proc/self/status").read_text().splitlines()
+    )  # getrusage would count what the parent held when this one began
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
@@ -234,7 +269,9 @@ def their_update(spec: RunSpec, runtime: Runtime, variant: Variant) -> Turn:
     diffusers, training_utils = import_diffusers()
     train, count, device = spec.train, len(random_pixels(spec)), runtime.device
     model = diffusers.UNet2DModel.from_config(network_config(spec)).to(device).train()
-    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in our_network(spec).parameters())
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in our_network(spec).parameters()
+    )
     scheduler = diffusers.DDPMScheduler.from_config(scheduler_config(spec.diffusion))
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.learning_rate)
     warmup = diffusers.optimization.get_constant_schedule_with_warmup(optimizer, train.warmup_steps)
@@ -262,7 +299,10 @@ def our_step(spec: RunSpec, runtime: Runtime, variant: Variant) -> Turn:
     network = Trainer(spec, replace(runtime, compiled=False)).network.eval()
     process = trained_process(spec, runtime.compile(network), clip=True)
     chain, ids = Chain(process, seed=0), torch.arange(spec.train.batch_size, device=runtime.device)
-    x, t = chain.start(ids, (spec.data.channels, spec.data.side, spec.data.side)), torch.tensor([500], device=runtime.device)
+    x, t = (
+        chain.start(ids, (spec.data.channels, spec.data.side, spec.data.side)),
+        torch.tensor([500], device=runtime.device),
+    )
 
     @torch.inference_mode()
     def turn() -> None:
@@ -278,7 +318,9 @@ def their_step(spec: RunSpec, runtime: Runtime, variant: Variant) -> Turn:
     model = diffusers.UNet2DModel.from_config(network_config(spec)).to(runtime.device).eval()
     network = runtime.compile(model)
     scheduler = diffusers.DDPMScheduler.from_config(scheduler_config(spec.diffusion))
-    x = torch.randn(spec.train.batch_size, spec.data.channels, spec.data.side, spec.data.side, device=runtime.device)
+    x = torch.randn(
+        spec.train.batch_size, spec.data.channels, spec.data.side, spec.data.side, device=runtime.device
+    )
 
     @torch.inference_mode()
     def turn() -> None:
@@ -299,7 +341,7 @@ STEPS: dict[tuple[str, str], Callable[[RunSpec, Runtime, Variant], Turn]] = {
 
 def import_diffusers() -> tuple[Any, Any]:
     """Import diffusers, for which torchvision must load beside a CPU-only torch."""
-    import ddpm_eval.features  # noqa: F401, I001
+    import ddpm_eval.metrics.features  # noqa: F401, I001
     import diffusers
     import diffusers.training_utils
 
@@ -325,9 +367,14 @@ def our_network(spec: RunSpec) -> UNet:
 
 
 def gigaflop_per_image(spec: RunSpec, stage: str) -> float:
-    """Count the arithmetic of an image's share of an update or a step, in the products of the layers as they are defined."""
+    """Count the arithmetic of an image's share of an update or a step, in the products of the layers as they
+    are defined.
+    """
     network, side = our_network(spec), spec.data.side
-    x, t = torch.zeros(1, spec.data.channels, side, side, device="meta"), torch.ones(1, dtype=torch.long, device="meta")
+    x, t = (
+        torch.zeros(1, spec.data.channels, side, side, device="meta"),
+        torch.ones(1, dtype=torch.long, device="meta"),
+    )
     with FlopCounterMode(display=False) as counter:
         output = network(x, t)
         if stage == "training":
@@ -336,7 +383,9 @@ def gigaflop_per_image(spec: RunSpec, stage: str) -> float:
 
 
 def measured_peak(runtime: Runtime) -> float:
-    """Return GFLOP/s of a 3x3 convolution of 256 channels (CPU, float32) or an 8192 matrix product (GPU, bfloat16)."""
+    """Return GFLOP/s of a 3x3 convolution of 256 channels (CPU, float32) or an 8192 matrix product (GPU,
+    bfloat16).
+    """
     if runtime.device.type == "cuda":
         a = torch.randn(8192, 8192, device=runtime.device, dtype=torch.bfloat16)
         return 2 * 8192**3 / 1e9 / best_seconds(lambda: a @ a, runtime.device)
@@ -364,10 +413,14 @@ def best_seconds(call: Turn, device: torch.device, repeats: int = 20) -> float:
 
 def caption(network: str, here: Runtime, arguments: argparse.Namespace) -> list[str]:
     """Say when, where, with what and by which command the tables were made."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "diffusers") if installed(name))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "diffusers") if installed(name)
+    )
     peak = "a bf16 matrix product" if here.device.type == "cuda" else "an fp32 convolution"
     words = [f"--networks {network}", f"--device {here.device.type}"]
-    words += [f"--{key} {value}" for key in ("threads", "batch", "rounds") if (value := getattr(arguments, key))]
+    words += [
+        f"--{key} {value}" for key in ("threads", "batch", "rounds") if (value := getattr(arguments, key))
+    ]
     words += [f"--variants {' '.join(map(str, arguments.variants))}"] if arguments.variants else []
     return [
         f"{datetime.date.today()}, {here.describe()}, {versions}, commit {environment()['git_commit']}; peak: {peak}. Median "
@@ -378,7 +431,9 @@ def caption(network: str, here: Runtime, arguments: argparse.Namespace) -> list[
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Return a Markdown table of all rows; ratios are to diffusers' fp32 eager, or, without it, to the first row's variant."""
+    """Return a Markdown table of all rows; ratios are to diffusers' fp32 eager, or, without it, to the first
+    row's variant.
+    """
     base = THEIRS if any(row.variant == THEIRS for row in rows) else rows[0].variant
     peak = f"share of {rows[0].peak / 1000:.3g} TFLOP/s"
     lines = [
@@ -389,7 +444,16 @@ def table(rows: Sequence[Row]) -> list[str]:
         steps = preset(row.network).diffusion.timesteps
         whole = f"{row.speed / steps:.3g}" if row.stage == "sampling" else ""
         share = f"{row.gigaflop * row.speed / row.peak:.0%}"
-        cells = [row.network, row.stage, row.batch, row.variant, spread(row.speeds), whole, ratio(row, base, rows), share]
+        cells = [
+            row.network,
+            row.stage,
+            row.batch,
+            row.variant,
+            spread(row.speeds),
+            whole,
+            ratio(row, base, rows),
+            share,
+        ]
         lines.append("| " + " | ".join(map(str, [*cells, f"{row.memory_bytes / 1e9:.2f}"])) + " |")
     return lines
 
@@ -403,9 +467,13 @@ def ratio(row: Row, base: Variant, rows: Sequence[Row]) -> str:
 
 
 def hours_table(rows: Sequence[Row], device: str) -> list[str]:
-    """Return the hours of a preset's training, samples and bound at the speeds that the program's defaults have here."""
+    """Return the hours of a preset's training, samples and bound at the speeds that the program's defaults
+    have here.
+    """
     default = {
-        "training": Variant("ours", "bf16", "compiled") if device == "cuda" else Variant("ours", "fp32", "eager"),
+        "training": Variant("ours", "bf16", "compiled")
+        if device == "cuda"
+        else Variant("ours", "fp32", "eager"),
         "sampling": Variant("ours", "fp32", "compiled" if device == "cuda" else "eager"),
     }
     speeds = {(row.network, row.stage): row.speed for row in rows if row.variant == default[row.stage]}
@@ -421,7 +489,11 @@ def hours_table(rows: Sequence[Row], device: str) -> list[str]:
         train, n, steps = spec.train, spec.evaluation.n_samples, spec.diffusion.timesteps
         seconds = {n: n * steps / speeds[network, "sampling"] for n in (n, LIKELIHOOD_IMAGES)}
         cells = [network, f"{train.steps:,} x {train.batch_size} images"]
-        cells += [hours(train.steps * train.batch_size / speeds[network, "training"]), f"{n:,}", hours(seconds[n])]
+        cells += [
+            hours(train.steps * train.batch_size / speeds[network, "training"]),
+            f"{n:,}",
+            hours(seconds[n]),
+        ]
         lines.append("| " + " | ".join([*cells, hours(seconds[LIKELIHOOD_IMAGES])]) + " |")
     return lines
 
@@ -454,13 +526,19 @@ def around(document: Path, subject: str) -> tuple[str, str]:
 def parse() -> argparse.Namespace:
     """Read the options."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--threads", type=int, help="intra-operation CPU threads (default: torch's choice)")
     add("--rounds", type=int, help="turns of each variant (default 20, 9 and 7)")
-    add("--batch", type=int, help="images per update and step (default: on a CPU 128, 16 and 8, on a GPU the preset's)")
+    add(
+        "--batch",
+        type=int,
+        help="images per update and step (default: on a CPU 128, 16 and 8, on a GPU the preset's)",
+    )
     add("--variants", nargs="+", type=Variant.parse, help=f"default: {' '.join(map(str, (*OURS, THEIRS)))}")
     add("--write", type=Path, help="document in which to replace these networks' tables")
     return parser.parse_args()

@@ -1,8 +1,9 @@
 """Large files in parts small enough to carry, each checked by its SHA-256.
 
-A folder of parts holds `SHA256SUMS`, in the form that ``sha256sum`` writes and checks, and the parts, whose names sort in
-their order, so that ``cat NAME.*`` joins them by hand. A new set of parts is complete before `SHA256SUMS` names it, and the
-old one is deleted after that: whenever the writer is killed, the folder holds one complete set.
+A folder of parts holds `SHA256SUMS`, in the form that ``sha256sum`` writes and checks, and the parts, whose
+names sort in their order, so that ``cat NAME.*`` joins them by hand. A new set of parts is complete before
+`SHA256SUMS` names it, and the old one is deleted after that: whenever the writer is killed, the folder holds
+one complete set.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ JOINED = re.compile(r"(.+?\.(?:npz|tar\.gz|tgz|tar|zip))(?:[._-]?(.*))")
 class PartWriter:
     """A stream that becomes files ``NAME.000-DIGEST``, ``NAME.001-DIGEST``, ... of at most ``limit`` bytes.
 
-    The first 8 digits of a part's SHA-256 are in its name: parts of equal content have equal names, so that a part that is
-    already carried need not be carried again, and two sets of parts do not disturb each other.
+    The first 8 digits of a part's SHA-256 are in its name: parts of equal content have equal names, so that a
+    part that is already carried need not be carried again, and two sets of parts do not disturb each other.
     """
 
     def __init__(self, folder: Path, name: str, limit: int) -> None:
@@ -152,7 +153,9 @@ def check(path: Path, digest: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
-        raise ValueError(f"{path} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}... (copy it again)")
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}... (copy it again)"
+        )
 
 
 def concatenate(parts: Iterable[Path], path: Path) -> None:
@@ -171,8 +174,9 @@ def concatenate(parts: Iterable[Path], path: Path) -> None:
 def join_data(folder: Path, root: Path) -> list[Path]:
     """Join the data files that lie in a folder, whole or in parts, into the root of the data sets.
 
-    The parts of FILE are named FILE followed by anything that tells their order, such as ``cifar10.npz.part00`` or
-    ``cifar-10-python.tar.gz.aa``. If the folder has a ``SHA256SUMS``, the parts or files that it names are checked.
+    The parts of FILE are named FILE followed by anything that tells their order, such as
+    ``cifar10.npz.part00`` or ``cifar-10-python.tar.gz.aa``. If the folder has a ``SHA256SUMS``, the parts or
+    files that it names are checked.
 
     Returns:
         The paths of the joined files.
@@ -184,7 +188,10 @@ def join_data(folder: Path, root: Path) -> list[Path]:
         raise ValueError(f"there is no folder {folder} of data files or their parts")
     sums, groups = read_sums(folder), grouped(folder)
     joined = set(groups)
-    checked(folder, {name: digest for name, digest in sums.items() if name not in joined or (folder / name).is_file()})
+    checked(
+        folder,
+        {name: digest for name, digest in sums.items() if name not in joined or (folder / name).is_file()},
+    )
     root.mkdir(parents=True, exist_ok=True)
     for name, parts in groups.items():
         target = root / name
@@ -197,21 +204,25 @@ def join_data(folder: Path, root: Path) -> list[Path]:
 
 
 def grouped(folder: Path) -> dict[str, list[Path]]:
-    """Return the parts of each file in order; raise ValueError if a name is no part's or a number is left out."""
+    """Return the parts of each file in order; raise ValueError if a name is no part's or a number is left
+    out.
+    """
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.name == SUMS or path.name.startswith(".") or not path.is_file():
             continue
         match = JOINED.fullmatch(path.name)
         if match is None:
-            raise ValueError(f"{path} is neither a data file nor a part of one (FILE.npz or FILE.tar.gz, followed by anything)")
+            raise ValueError(
+                f"{path} is neither a data file nor a part of one (FILE.npz or FILE.tar.gz, followed by anything)"
+            )
         groups.setdefault(match[1], []).append(path)
     if not groups:
         raise ValueError(f"{folder} holds no data files and no parts of any")
-    return {name: in_order(name, parts) for name, parts in groups.items()}
+    return {name: _ordered(name, parts) for name, parts in groups.items()}
 
 
-def in_order(name: str, parts: Sequence[Path]) -> list[Path]:
+def _ordered(name: str, parts: Sequence[Path]) -> list[Path]:
     """Sort the parts of a file, by their number where all have one."""
     numbers = [re.fullmatch(r"\D*(\d+)", part.name.removeprefix(name)) for part in parts]
     if not all(numbers):
@@ -225,7 +236,9 @@ def in_order(name: str, parts: Sequence[Path]) -> list[Path]:
 
 
 def check_container(path: Path, count: int) -> None:
-    """Raise ValueError if a zip or npz file is incomplete or damaged; archives of torchvision's sets are checked by it."""
+    """Raise ValueError if a zip or npz file is incomplete or damaged; archives of torchvision's sets are
+    checked by it.
+    """
     if path.suffix not in (".npz", ".zip"):
         return
     try:
@@ -235,4 +248,6 @@ def check_container(path: Path, count: int) -> None:
         bad = str(error)
     if bad is not None:
         path.unlink()
-        raise ValueError(f"{path.name}, joined from {count} parts, is damaged ({bad}): is a part missing at the end?")
+        raise ValueError(
+            f"{path.name}, joined from {count} parts, is damaged ({bad}): is a part missing at the end?"
+        )

@@ -1,7 +1,7 @@
 """Noise as a function of (seed, stream, image, step): never of batch size, process count or history.
 
-A counter-based generator (Philox 4x32-10) evaluated with tensor arithmetic on whatever device the images are on. The same
-integers come out on every device; the normals agree to float64 rounding before the final cast.
+A counter-based generator (Philox 4x32-10) evaluated with tensor arithmetic on whatever device the images are
+on. The same integers come out on every device; the normals agree to float64 rounding before the final cast.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 """
@@ -19,7 +19,9 @@ _MASK = 0xFFFFFFFF
 
 
 class Stream(IntEnum):
-    """What the noise is for; each purpose draws from its own stream. The numbers are part of the results: never reuse."""
+    """What the noise is for; each purpose draws from its own stream. The numbers are part of the results:
+    never reuse.
+    """
 
     SAMPLE = 1
     BOUND = 2
@@ -28,7 +30,9 @@ class Stream(IntEnum):
     BOUND_EXTRA_DRAWS = 1 << 16  # plus the draw's number
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Encrypt 128-bit counters: ten rounds of Philox 4x32.
 
     Args:
@@ -53,7 +57,9 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def normal(
+    seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
     """Draw standard normal noise for pairs of image and time step.
 
     Args:
@@ -70,7 +76,10 @@ def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, .
     size = math.prod(shape)
     block = torch.arange((size + 3) // 4, device=image.device)
     like = torch.zeros(len(image), len(block), dtype=torch.int64, device=image.device)
-    words = philox((like + block, like + t[:, None], like + image[:, None], like + stream), (seed & _MASK, seed >> 32 & _MASK))
+    words = philox(
+        (like + block, like + t[:, None], like + image[:, None], like + stream),
+        (seed & _MASK, seed >> 32 & _MASK),
+    )
     u0, u1, u2, u3 = ((word.double() + 0.5) * 2.0**-32 for word in words)
     r0, r1 = (-2 * u0.log()).sqrt(), (-2 * u2.log()).sqrt()  # Box-Muller
     a0, a1 = 2 * math.pi * u1, 2 * math.pi * u3
@@ -79,7 +88,9 @@ def normal(seed: int, stream: int, image: Tensor, t: Tensor, shape: tuple[int, .
 
 
 def derive_seed(seed: int, *index: int) -> int:
-    """Mix a seed and any number of indices, each in 0..2**64 - 1, into a 63-bit seed for a library generator."""
+    """Mix a seed and any number of indices, each in 0..2**64 - 1, into a 63-bit seed for a library
+    generator.
+    """
     # two words for each and their number in front: no two lists of arguments look the same to the hash
     words = [word for value in (seed, *index) for word in (value & _MASK, value >> 32)]
     return int(np.random.SeedSequence((len(index), *words)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,7 +1,7 @@
 """Where and how the arithmetic runs: device, threads, precision, compilation, process group.
 
-Nothing here changes what is computed beyond float rounding. Under torchrun every process calls `start` and works on its
-share; alone, the same code runs with one share.
+Nothing here changes what is computed beyond float rounding. Under torchrun every process calls `start` and
+works on its share; alone, the same code runs with one share.
 """
 
 import ctypes
@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ddpm_eval.model.unet import UNet
 from ddpm_eval.spec import RunSpec
-from ddpm_eval.unet import UNet
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,7 +31,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**29
 LARGEST_KEPT_BLOCK_BYTES = 2**25  # glibc's own upper limit
 
-CHANNELS_LAST_WIDTH = 64  # base channels from which channels_last convolutions are the faster ones on CPUs (measured)
+CHANNELS_LAST_WIDTH = (
+    64  # base channels from which channels_last convolutions are the faster ones on CPUs (measured)
+)
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -48,7 +50,8 @@ class Runtime:
         world_size: number of processes that share the work.
         mixed_precision: bf16 autocast in training, with float32 master weights.
         compiled: torch.compile networks.
-        precision: of sampling and the bound, recorded with each result: ``fp32`` (IEEE, the default), ``tf32`` or ``bf16``.
+        precision: of sampling and the bound, recorded with each result: ``fp32`` (IEEE, the default),
+            ``tf32`` or ``bf16``.
     """
 
     device: torch.device
@@ -71,12 +74,14 @@ class Runtime:
         threads = f"{torch.get_num_threads()} threads"
         return f"CPU, {self.world_size} processes of {threads}" if self.world_size > 1 else f"CPU, {threads}"
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Return this process's share of ``items``."""
         return items[self.rank :: self.world_size]
 
     def batch_size(self, spec: RunSpec) -> int:
-        """Return how many images to evaluate at once: enough to keep the device busy, few enough to fit its caches."""
+        """Return how many images to evaluate at once: enough to keep the device busy, few enough to fit its
+        caches.
+        """
         activations = spec.data.side**2 * spec.network.base_channels
         budget, most = (2**27, 1024) if self.device.type == "cuda" else (2**21, 256)
         return max(8, min(most, budget // activations))
@@ -93,7 +98,7 @@ class Runtime:
             value /= self.world_size
         return value
 
-    def agree(self, value: bool) -> bool:
+    def any_process(self, value: bool) -> bool:
         """Return whether ``value`` holds on any process; all must call it."""
         if self.world_size == 1:
             return value
@@ -101,8 +106,10 @@ class Runtime:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
-    def in_order(self, items: Sequence[T], compute: Callable[[T], R]) -> Iterator[R]:
-        """Yield ``compute(item)`` of all items in order on every process, each computed by one; all must iterate to the end."""
+    def all_gather(self, items: Sequence[T], compute: Callable[[T], R]) -> Iterator[R]:
+        """Yield ``compute(item)`` of all items in order on every process, each computed by one; all must
+        iterate to the end.
+        """
         for first in range(0, len(items), self.world_size):
             group = items[first : first + self.world_size]
             mine = compute(group[self.rank]) if self.rank < len(group) else None
@@ -169,8 +176,9 @@ def start(device: str = "auto", threads: int | None = None, precision: Precision
 def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones; elsewhere nothing happens.
 
-    By default large blocks go back to the system when they are freed and are faulted in anew when the next tensor is made,
-    which costs the digits network a tenth of its time. At most `KEPT_BYTES` stay with the process beyond what is in use.
+    By default large blocks go back to the system when they are freed and are faulted in anew when the next
+    tensor is made, which costs the digits network a tenth of its time. At most `KEPT_BYTES` stay with the
+    process beyond what is in use.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -186,7 +194,9 @@ def stop() -> None:
 
 @contextmanager
 def global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block (dropout has no generator argument) from a seed and restore the global generators after it."""
+    """Run a block (dropout has no generator argument) from a seed and restore the global generators after
+    it.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -209,6 +219,8 @@ def _device(name: str, local_rank: int) -> torch.device:
             raise ValueError(unknown)
         device = torch.device("cuda", int(index))
         if int(index) >= torch.cuda.device_count():
-            raise ValueError(f"device {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices")
+            raise ValueError(
+                f"device {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices"
+            )
         return device
     raise ValueError(unknown)

@@ -1,8 +1,8 @@
 """What a run is: every choice that shapes its numbers, validated, frozen, and identified by a digest.
 
-A `RunSpec` nests one frozen model per stage. It round-trips through JSON, refuses unknown fields, and its `identity` digest
-covers exactly what determines the trained weights' trajectory (data, network, diffusion, training without its length).
-Nothing machine-specific (device, paths, batch of evaluation) is part of it.
+A `RunSpec` nests one frozen model per stage. It round-trips through JSON, refuses unknown fields, and its
+`identity` digest covers exactly what determines the trained weights' trajectory (data, network, diffusion,
+training without its length). Nothing machine-specific (device, paths, batch of evaluation) is part of it.
 """
 
 import difflib
@@ -18,8 +18,6 @@ Objective = Literal["vlb", "mse"]
 Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
 ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
 Method = Literal["ancestral", "ddim"]
-Decoder = Literal["exact", "tanh"]
-ProtocolVariance = Literal["trained", "fixed-large", "fixed-small", "learned", "learned-range", "optimal"]
 
 
 class Frozen(BaseModel):
@@ -48,14 +46,18 @@ class NetworkSpec(Frozen):
     base_channels: int = Field(ge=4)
     multipliers: tuple[int, ...] = Field(min_length=1)
     blocks: int = Field(default=2, ge=1, description="residual blocks per level")
-    attention_sides: tuple[int, ...] = Field(default=(16,), description="sides in pixels of the levels with attention")
+    attention_sides: tuple[int, ...] = Field(
+        default=(16,), description="sides in pixels of the levels with attention"
+    )
     norm_groups: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _widths_divisible_by_groups(self) -> Self:
         if self.base_channels % 2:
-            raise ValueError(f"base_channels is {self.base_channels}, but the time embedding needs an even number")
+            raise ValueError(
+                f"base_channels is {self.base_channels}, but the time embedding needs an even number"
+            )
         for width in {self.base_channels * m for m in self.multipliers} | {self.base_channels}:
             if width == 0 or width % self.norm_groups:
                 raise ValueError(
@@ -92,7 +94,9 @@ class DiffusionSpec(Frozen):
     @model_validator(mode="after")
     def _learned_variance_needs_the_bound(self) -> Self:
         if self.learns_variance and self.objective == "mse":
-            raise ValueError("a learned variance needs objective vlb: the mean squared error does not train a variance")
+            raise ValueError(
+                "a learned variance needs objective vlb: the mean squared error does not train a variance"
+            )
         return self
 
     @property
@@ -117,9 +121,15 @@ class EvaluationSpec(Frozen):
     """How much is measured; part of each stored result, not of the run's identity."""
 
     n_samples: int = Field(ge=2)
-    n_train_images: int = Field(ge=2, description="training images whose bound is evaluated beside the test set's")
-    n_test_images: int | None = Field(default=None, ge=2, description="test images whose bound is evaluated; null: all")
-    n_progressive: int = Field(default=8, ge=1, description="samples whose x0_hat is kept over the reverse process")
+    n_train_images: int = Field(
+        ge=2, description="training images whose bound is evaluated beside the test set's"
+    )
+    n_test_images: int | None = Field(
+        default=None, ge=2, description="test images whose bound is evaluated; null: all"
+    )
+    n_progressive: int = Field(
+        default=8, ge=1, description="samples whose x0_hat is kept over the reverse process"
+    )
     n_curve: int = Field(
         default=0,
         ge=0,
@@ -133,64 +143,6 @@ class EvaluationSpec(Frozen):
     def curve_samples(self) -> int:
         """Samples behind the quality curves."""
         return min(self.n_curve, self.n_samples)
-
-
-class Protocol(Frozen):
-    """How a bound is computed: the choices that change a bits/dim figure without changing the model.
-
-    ``paper`` is what the authors' code does; ``exact`` is the bound as it is defined (see docs/protocol.md).
-    """
-
-    name: str
-    variance: ProtocolVariance = "trained"
-    clip: bool = Field(description="x_0 estimates clipped to [-1, 1] before the mean is formed (not with mu prediction)")
-    decoder: Decoder
-    draws: int = Field(default=1, ge=1, description="noise draws per image and step")
-
-    def caption(self) -> str:
-        """One phrase that says all of it."""
-        clip = "x_0 clipped" if self.clip else "unclipped"
-        draws = "one draw" if self.draws == 1 else f"{self.draws} draws"
-        return f"protocol {self.name}: {self.variance} variance, {clip}, {self.decoder} decoder, {draws}"
-
-
-PROTOCOLS = {
-    "paper": Protocol(name="paper", clip=True, decoder="tanh"),
-    "exact": Protocol(name="exact", clip=False, decoder="exact"),
-}
-
-
-def combine(
-    base: Protocol,
-    variance: ProtocolVariance | None = None,
-    clip: bool | None = None,
-    decoder: Decoder | None = None,
-    draws: int | None = None,
-) -> Protocol:
-    """Return ``base`` with explicit choices, named after what differs, such as ``paper+fixed-small``."""
-    changes = {"variance": variance, "clip": clip, "decoder": decoder, "draws": draws}
-    kept = {key: value for key, value in changes.items() if value is not None and value != getattr(base, key)}
-    words = {
-        "clip": {True: "clip", False: "no-clip"}.get(clip or False),
-        "decoder": f"{decoder}-decoder",
-        "draws": f"{draws}-draws",
-    }
-    name = "+".join([base.name, *(str(words.get(key, value)) for key, value in kept.items())])
-    return Protocol.model_validate({**base.model_dump(), **kept, "name": name})
-
-
-CHAINS = (10, 20, 50, 100, 200, 500)
-"""Lengths of the shorter chains whose bound is measured."""
-
-SAMPLING_STEPS = (10, 20, 50, 100)
-"""Numbers of steps at which samples are judged, beside all T of the ancestral sampler (those of Song et al. 2021)."""
-
-CHAIN_PROTOCOLS = tuple(combine(PROTOCOLS["paper"], variance=name) for name in ("fixed-large", "fixed-small", "optimal"))
-
-COMPARED = tuple(
-    combine(base, variance=variance) for variance in ("trained", "fixed-small", "optimal") for base in PROTOCOLS.values()
-)
-"""The protocols under which one model is compared."""
 
 
 class RunSpec(Frozen):
@@ -219,8 +171,10 @@ class RunSpec(Frozen):
         """The name of its ablation cell, such as ``eps-mse-fixed-large``."""
         return f"{self.diffusion.prediction}-{self.diffusion.objective}-{self.diffusion.variance}"
 
-    def identity(self) -> str:
-        """Return the digest of what determines the weights: all but the evaluation and the length of training."""
+    def training_digest(self) -> str:
+        """Return the digest of what determines the weights: all but the evaluation and the length of
+        training.
+        """
         return _Identity(
             seed=self.seed,
             data=self.data,
@@ -250,7 +204,8 @@ def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
 
     Args:
         spec: the run to change.
-        settings: such as ``{"train.batch_size": "256", "network.multipliers": "[1, 2]"}``; values are JSON or plain text.
+        settings: such as ``{"train.batch_size": "256", "network.multipliers": "[1, 2]"}``; values are JSON or
+            plain text.
 
     Raises:
         ValueError: for an unknown field (the nearest ones are named) or an invalid value.

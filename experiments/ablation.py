@@ -1,13 +1,15 @@
-"""Table 2: what to predict (mu or eps), what to train on (L or the unweighted squared error), which variance."""
+"""Table 2: what to predict (mu or eps), what to train on (L or the unweighted squared error), which
+variance.
+"""
 
 from collections.abc import Sequence
 
-from ddpm_eval import analyse, render
-from ddpm_eval.jobs import Job
-from ddpm_eval.records import BoundAtoms, Quality, StratifiedAtoms, TrainingLog
-from ddpm_eval.report import Section
-from experiments import published
-from experiments.presets import MAIN_CELL, TABLE_2, Cell
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import FullBoundTerms, Quality, StratifiedBoundTerms, TrainingLog
+from ddpm_eval.stages.scheduler import Job
+from experiments.paper import published
+from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell
 from experiments.workspace import Workspace
 
 STAGES = ("train", "bound-test-stratified", "sample", "quality")
@@ -33,7 +35,9 @@ def jobs(workspace: Workspace, stages: tuple[str, ...] = STAGES) -> list[Job]:
         )
     for key in ("diffusion.prediction", "diffusion.objective"):
         if key in workspace.settings:
-            raise ValueError(f"--set {key} contradicts the ablation, which varies it (use train for a single run)")
+            raise ValueError(
+                f"--set {key} contradicts the ablation, which varies it (use train for a single run)"
+            )
     order = sorted(TABLE_2, key=lambda cell: (cell != MAIN_CELL, cell.prediction != "eps"))
     return [workspace.job(cell, stages) for cell in order]
 
@@ -52,8 +56,8 @@ def cell_results(workspace: Workspace, cell: Cell) -> analyse.Cell:
 
 
 def _estimators(cells: Sequence[analyse.Cell]) -> str:
-    few = sum(isinstance(cell.atoms, StratifiedAtoms) for cell in cells)
-    full = sum(isinstance(cell.atoms, BoundAtoms) for cell in cells)
+    few = sum(isinstance(cell.atoms, StratifiedBoundTerms) for cell in cells)
+    full = sum(isinstance(cell.atoms, FullBoundTerms) for cell in cells)
     return f"all terms of {full} cells, the stratified estimator of {few}"
 
 
@@ -66,7 +70,11 @@ def section(workspace: Workspace) -> Section:
     qualities = [cell.quality for cell in cells if cell.quality is not None]
     if not qualities and not any(cell.log for cell in cells):
         return Section("Ablation (Table 2)")
-    how = qualities[0].caption if qualities else "sample quality not measured (without labels it needs --inception-weights)"
+    how = (
+        qualities[0].caption
+        if qualities
+        else "sample quality not measured (without labels it needs --inception-weights)"
+    )
     caption = (
         f"Ablation of prediction, objective and variance on {workspace.spec().data.name}; {how}. Bits/dim: test set, protocol "
         f"paper, 95% intervals over images ({_estimators(cells)}). {workspace.beside_paper()}"
@@ -75,8 +83,14 @@ def section(workspace: Workspace) -> Section:
     figures = []
     if qualities:
         figures.append(
-            render.write_figure(render.plot_ablation(frame), frame, workspace.figures / "table2", f"{_LINES} {caption}")
+            render.write_figure(
+                render.plot_ablation(frame), frame, workspace.figures / "table2", f"{_LINES} {caption}"
+            )
         )
-    notes = [f"{c.prediction}/{c.objective}: {c.log.reason}." for c in cells if c.log is not None and c.log.diverged]
+    notes = [
+        f"{c.prediction}/{c.objective}: {c.log.reason}."
+        for c in cells
+        if c.log is not None and c.log.diverged
+    ]
     text = "Cells that diverged are results, as in the paper: " + " ".join(notes) if notes else ""
     return Section("Ablation (Table 2)", text, [table], figures)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ddpm_eval.records import TrainingLog
+from ddpm_eval.results.records import TrainingLog
+from ddpm_eval.results.store import Store
 from ddpm_eval.spec import RunSpec, parse
-from ddpm_eval.store import Store
-from experiments.presets import DEVIATIONS, against_the_paper
+from experiments.paper.presets import DEVIATIONS, against_the_paper
 
 
 def of_run(results: Path) -> dict[str, str]:
@@ -18,14 +18,16 @@ def of_run(results: Path) -> dict[str, str]:
     entries = {entry.name: entry for entry in store.entries()}
     if "training" in entries:
         return describe(parse(entries["training"].provenance["spec"]), store.get("training", TrainingLog))
-    from ddpm_eval import checkpoint, train  # torch, only where the results do not say it
+    from ddpm_eval.training import checkpoint, loop  # torch, only where the results do not say it
 
     saved = checkpoint.load(results.parent, prefixes=("model/", "log/"))
-    return describe(saved.spec, train.training_log(saved))
+    return describe(saved.spec, loop.training_log(saved))
 
 
 def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
-    """Describe a run by labelled facts; of an imported one nothing is said of its training, which is not known."""
+    """Describe a run by labelled facts; of an imported one nothing is said of its training, which is not
+    known.
+    """
     network, diffusion = spec.network, spec.diffusion
     done = spec.model_copy(update={"train": spec.train.model_copy(update={"steps": log.steps})})
     sides = " and ".join(f"{side}x{side}" for side in network.attention_sides)

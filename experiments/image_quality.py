@@ -1,19 +1,25 @@
-"""Sample quality of a run's samples or of anybody's images, and their nearest neighbours in the training set."""
+"""Sample quality of a run's samples or of anybody's images, and their nearest neighbours in the training
+set.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ddpm_eval import analyse, data, features, neighbours, quality, runtime, sample_sets
-from ddpm_eval.data import ImageSet
-from ddpm_eval.features import Extractor
-from ddpm_eval.pipeline import Run
-from ddpm_eval.records import Quality
+from ddpm_eval import runtime
+from ddpm_eval.data import datasets
+from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.metrics import features, neighbours, quality
+from ddpm_eval.metrics.features import Extractor
+from ddpm_eval.reporting import analyse
+from ddpm_eval.results import sample_files
+from ddpm_eval.results.records import Quality
+from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import Progress
-from ddpm_eval.sample_quality import SampleQuality
 from ddpm_eval.spec import DataSpec
-from ddpm_eval.store import Store
+from ddpm_eval.stages.pipeline import Run
+from ddpm_eval.stages.sample_quality import SampleQuality
 from experiments import sample_quality
 
 
@@ -48,7 +54,7 @@ class Subject:
     @cached_property
     def images(self) -> features.Images:
         """The images."""
-        return sample_sets.load_images(self.path, self.name)
+        return sample_files.load_images(self.path, self.name)
 
     @cached_property
     def train(self) -> ImageSet:
@@ -69,13 +75,15 @@ class Subject:
         return features.classifier(self.train, self.test, self.runs / "classifiers", runtime=here)
 
     def _split(self, split: str) -> ImageSet:
-        channels, side = data.inspect(self.data, self.data_root)
+        channels, side = datasets.inspect(self.data, self.data_root)
         spec = DataSpec(name=self.data, channels=1 if channels == 1 else 3, side=side)
-        return data.load(spec, split, self.data_root)
+        return datasets.load(spec, split, self.data_root)
 
 
 def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
-    """Return a run's stored samples as the subject; raise ValueError if there are none of its present weights."""
+    """Return a run's stored samples as the subject; raise ValueError if there are none of its present
+    weights.
+    """
     run.stored_samples(run.spec.diffusion.timesteps)
     return Subject(
         run.store.path,
@@ -91,9 +99,15 @@ def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> 
     )
 
 
-def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool) -> str:
-    """Measure images under protocols and against splits; return a table with the captions that the numbers need."""
-    shelf = Store(subject.runs / "classifiers" / "statistics.h5")  # the one that the pipeline fills
+def measure(
+    subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool
+) -> str:
+    """Measure images under protocols and against splits; return a table with the captions that the numbers
+    need.
+    """
+    statistics_cache = Store(
+        subject.runs / "classifiers" / "statistics.h5"
+    )  # the one that the pipeline fills
     results = {}
     for protocol in protocols:
         for split in references:
@@ -105,21 +119,30 @@ def measure(subject: Subject, protocols: Sequence[str], references: Sequence[str
                 test=subject.test if split == "train" else None,
                 protocol=quality.PROTOCOLS[protocol],
                 allow_singular=allow_singular,
-                shelf=shelf,
+                statistics_cache=statistics_cache,
                 progress=subject.progress,
             )
     table = analyse.quality_table(results).drop(columns=["reference"])
-    notes = [f"{name}: {result.caption}" + (f" ({result.caveat})" if result.caveat else "") for name, result in results.items()]
+    notes = [
+        f"{name}: {result.caption}" + (f" ({result.caveat})" if result.caveat else "")
+        for name, result in results.items()
+    ]
     first = next(iter(results.values()))
     names = f"frechet_distance is the {first.distance_name}; score is the {first.score_name}"
     comparable = (
-        "" if first.is_inception else " (of this data set's own classifier: not comparable with any published FID or IS)"
+        ""
+        if first.is_inception
+        else " (of this data set's own classifier: not comparable with any published FID or IS)"
     )
-    return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names + comparable])
+    return "\n".join(
+        [table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names + comparable]
+    )
 
 
 def _stored(subject: Subject) -> Quality | None:
-    """Return the quality of a run's samples as its results hold it, measured if need be; None if these are not all of them."""
+    """Return the quality of a run's samples as its results hold it, measured if need be; None if these are
+    not all of them.
+    """
     run = subject.run
     if run is None or run.runtime.precision != "fp32" or len(subject.images) != run.spec.evaluation.n_samples:
         return None  # reports are of fp32 samples

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_eval import analyse, render
-from ddpm_eval.records import Interpolations
-from ddpm_eval.report import Section
-from ddpm_eval.store import Store
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import Interpolations
+from ddpm_eval.results.store import Store
 from experiments.workspace import Workspace
 
 TITLE = "Interpolation (Fig. 8)"
@@ -27,7 +27,10 @@ def draw(store: Store, name: str, stem: Path) -> render.Illustration:
 
 
 def _figure(record: Interpolations, stem: Path) -> render.Illustration:
-    columns = {"source": record.source, **{f"{w:.1f}": x for w, x in zip(record.weight, record.images, strict=True)}}
+    columns = {
+        "source": record.source,
+        **{f"{w:.1f}": x for w, x in zip(record.weight, record.images, strict=True)},
+    }
     columns["target"] = record.target
     caption = (
         f"Pairs of test images (outer columns), diffused to t = {record.t} with the same noise, mixed with the weight of the "

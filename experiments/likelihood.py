@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Literal
 
-from ddpm_eval import analyse, runtime
-from ddpm_eval.likelihood import Likelihood
-from ddpm_eval.pipeline import Run
-from ddpm_eval.records import StratifiedAtoms
+from ddpm_eval import runtime
+from ddpm_eval.protocol import PROTOCOLS, Decoder, Protocol, ProtocolVariance, combine
+from ddpm_eval.reporting import analyse
+from ddpm_eval.results.records import StratifiedBoundTerms
 from ddpm_eval.runtime import Precision
-from ddpm_eval.spec import PROTOCOLS, Decoder, Protocol, ProtocolVariance, combine
+from ddpm_eval.stages.likelihood import Likelihood
+from ddpm_eval.stages.pipeline import Run
 
 LARGEST = 1_000
 """Evaluations per image beyond which a target half-width is given up."""
@@ -41,7 +42,8 @@ def measure(
         draws: per image and step.
         estimator: all T terms per image, or a few.
         evaluations: network evaluations of the stratified estimator over all images.
-        target_halfwidth: double the stratified evaluations until the interval's half-width, bits/dim, is at most this.
+        target_halfwidth: double the stratified evaluations until the interval's half-width, bits/dim, is at
+            most this.
         chain: number of evenly spaced steps instead of all.
         against: another precision to measure in too, for the paired difference.
 
@@ -74,7 +76,11 @@ def measure(
         task.measure([chosen])
         atoms = task.result(chosen)
     table = analyse.split_table(atoms, run.spec.diffusion.variance).drop(columns="paper_bits_per_dim")
-    evaluations = atoms.network_evaluations if isinstance(atoms, StratifiedAtoms) else atoms.terms.size * chosen.draws
+    evaluations = (
+        atoms.network_evaluations
+        if isinstance(atoms, StratifiedBoundTerms)
+        else atoms.terms.size * chosen.draws
+    )
     left_out = f", {atoms.inexact_left_out} inexact images left out" if atoms.inexact_left_out else ""
     steps = "" if chain is None else f"a chain of {chain} of {run.spec.diffusion.timesteps} steps; "
     note = (
@@ -91,5 +97,7 @@ def _compared(task: Likelihood, protocol: Protocol, against: Precision) -> str:
     other = replace(task, run=replace(run, runtime=runtime.start(str(run.runtime.device), precision=against)))
     other.measure([protocol])
     table = analyse.paired_table(task.result(protocol), other.result(protocol), (here, against))
-    note = f"difference: {here} - {against}, paired (same images, same noise), with its 95% interval over images"
+    note = (
+        f"difference: {here} - {against}, paired (same images, same noise), with its 95% interval over images"
+    )
     return f"{table.to_string(index=False)}\n{note}"

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from ddpm_eval import analyse, render
-from ddpm_eval.jobs import Job
-from ddpm_eval.records import Trajectory
-from ddpm_eval.report import Section
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import Trajectory
 from ddpm_eval.spec import override
-from experiments.presets import MAIN_CELL
+from ddpm_eval.stages.scheduler import Job
+from experiments.paper.presets import MAIN_CELL
 from experiments.workspace import Workspace
 
 STAGES = ("train", "progressive")

@@ -1,14 +1,19 @@
-"""Sample quality over the reverse process (Fig. 10) and against the number of sampling steps, with the time they take."""
+"""Sample quality over the reverse process (Fig. 10) and against the number of sampling steps, with the time
+they take.
+"""
 
-from ddpm_eval import analyse, render
-from ddpm_eval.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, QualityCurve
-from ddpm_eval.report import Section
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, QualityCurve
 from experiments.workspace import Workspace
 
 
 def over_time(workspace: Workspace) -> Section:
     """Render Fig. 10: Frechet distance and score of x0_hat over the reverse process."""
-    title, curve = "Quality over the reverse process (Fig. 10)", workspace.result(QUALITY_OVER_TIME, QualityCurve)
+    title, curve = (
+        "Quality over the reverse process (Fig. 10)",
+        workspace.result(QUALITY_OVER_TIME, QualityCurve),
+    )
     if curve is None:
         return Section(title)
     frame = analyse.quality_over_time(curve, workspace.spec().diffusion.timesteps)
@@ -17,7 +22,9 @@ def over_time(workspace: Workspace) -> Section:
         f"distance to the training images and score, 95% intervals; {curve.caption}."
     )
     figure = render.plot_quality(frame, "reverse_steps", "reverse steps taken", curve.features)
-    return Section(title, "", [], [render.write_figure(figure, frame, workspace.figures / "quality_time", caption)])
+    return Section(
+        title, "", [], [render.write_figure(figure, frame, workspace.figures / "quality_time", caption)]
+    )
 
 
 def over_steps(workspace: Workspace) -> Section:

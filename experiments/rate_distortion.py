@@ -1,12 +1,15 @@
-"""Section 4.3: the split into rate and distortion, Table 4, Fig. 5, and the same model under every protocol."""
+"""Section 4.3: the split into rate and distortion, Table 4, Fig. 5, and the same model under every
+protocol.
+"""
 
-from ddpm_eval import analyse, render, stratified
-from ddpm_eval.jobs import Job
-from ddpm_eval.records import Baseline, BoundAtoms, StratifiedAtoms, bound_name
-from ddpm_eval.report import Section
-from ddpm_eval.spec import CHAIN_PROTOCOLS, CHAINS, PROTOCOLS, Protocol
-from experiments import published
-from experiments.presets import MAIN_CELL
+from ddpm_eval.metrics import timestep_sampling
+from ddpm_eval.protocol import CHAIN_PROTOCOLS, CHAINS, PROTOCOLS, Protocol
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import Baseline, FullBoundTerms, StratifiedBoundTerms, bound_name
+from ddpm_eval.stages.scheduler import Job
+from experiments.paper import published
+from experiments.paper.presets import MAIN_CELL
 from experiments.workspace import Workspace, floor_sum, variance_floors
 
 STAGES = ("train", "baseline", "bound-train", "bound-test-protocols", "bound-test-chains")
@@ -24,7 +27,9 @@ def section(workspace: Workspace) -> Section:
         return Section("Rate and distortion (Table 4, Fig. 5)")
     spec, floors = workspace.spec(), variance_floors(workspace, "trained")
     protocol = Protocol.model_validate_json(atoms.protocol).caption()
-    how = f"{spec.data.name} test set, n = {len(atoms.image_id)} images, {protocol}, 95% intervals over images"
+    how = (
+        f"{spec.data.name} test set, n = {len(atoms.image_id)} images, {protocol}, 95% intervals over images"
+    )
     paper = published.table_4()
     curve = analyse.rate_distortion_curve(atoms)
     terms = analyse.terms_table(atoms, floors)
@@ -49,7 +54,11 @@ def section(workspace: Workspace) -> Section:
             f"decoder, {baseline.variance}, no noise drawn); {spec.data.name} test set, 95% intervals over images. "
             "The bound may be below the likelihood: the decoder's outer bins are open (docs/protocol.md)."
         )
-        tables.append(render.write_table(analyse.baseline_table(atoms, baseline), workspace.tables / "baseline", caption))
+        tables.append(
+            render.write_table(
+                analyse.baseline_table(atoms, baseline), workspace.tables / "baseline", caption
+            )
+        )
     figures = [
         render.write_figure(
             render.plot_rate_distortion(curve, paper),
@@ -57,7 +66,9 @@ def section(workspace: Workspace) -> Section:
             workspace.figures / "rate_distortion",
             f"Rate and distortion over the reverse process (Fig. 5); {how}. Crosses: the paper's Table 4, CIFAR-10.",
         ),
-        render.write_figure(render.plot_terms(terms), terms, workspace.figures / "terms", f"Every term of the bound; {how}."),
+        render.write_figure(
+            render.plot_terms(terms), terms, workspace.figures / "terms", f"Every term of the bound; {how}."
+        ),
     ]
     return Section("Rate and distortion (Table 4, Fig. 5)", "", tables, figures)
 
@@ -66,11 +77,16 @@ def protocols_section(workspace: Workspace) -> Section:
     """Render the comparison of one model under all stored protocols, and of test and training images."""
     spec = workspace.spec()
     names = [name for name in workspace.entries() if name.startswith("bound/test/")]
-    stored = [workspace.result(name, BoundAtoms) for name in names]
-    results = sorted((a for a in stored if a is not None), key=lambda a: not a.protocol.startswith('{"name":"paper",'))
+    stored = [workspace.result(name, FullBoundTerms) for name in names]
+    results = sorted(
+        (a for a in stored if a is not None), key=lambda a: not a.protocol.startswith('{"name":"paper",')
+    )
     if not results:
         return Section("One model under every protocol")
-    floors = [floor_sum(variance_floors(workspace, Protocol.model_validate_json(a.protocol).variance)) for a in results]
+    floors = [
+        floor_sum(variance_floors(workspace, Protocol.model_validate_json(a.protocol).variance))
+        for a in results
+    ]
     tables = [
         render.write_table(
             analyse.protocol_table(results, spec.diffusion.variance, floors),
@@ -79,7 +95,10 @@ def protocols_section(workspace: Workspace) -> Section:
             "the variance costs whatever the network does; the difference is paired, from the first row.",
         )
     ]
-    train, test = workspace.result("bound/train/paper", BoundAtoms), workspace.result("bound/test/paper", BoundAtoms)
+    train, test = (
+        workspace.result("bound/train/paper", FullBoundTerms),
+        workspace.result("bound/test/paper", FullBoundTerms),
+    )
     if train is not None and test is not None:
         caption = f"Training against test images, protocol paper, n = {len(train.image_id)} and {len(test.image_id)}."
         tables.append(render.write_table(analyse.gap_table(train, test), workspace.tables / "gap", caption))
@@ -100,9 +119,9 @@ def chains_section(workspace: Workspace) -> Section:
     found: list[analyse.Atoms | None] = []
     for protocol in CHAIN_PROTOCOLS:
         full = PROTOCOLS["paper"] if protocol.variance == spec.diffusion.variance else protocol
-        found.append(workspace.result(bound_name("test", full), BoundAtoms))
+        found.append(workspace.result(bound_name("test", full), FullBoundTerms))
         names = [bound_name("test", protocol, few=True, chain=chain) for chain in CHAINS]
-        found.extend(workspace.result(name, StratifiedAtoms) for name in names)
+        found.extend(workspace.result(name, StratifiedBoundTerms) for name in names)
     results = [atoms for atoms in found if atoms is not None]
     if len(results) <= len(CHAIN_PROTOCOLS):
         return Section(title)
@@ -115,7 +134,13 @@ def chains_section(workspace: Workspace) -> Section:
         "training images (Bao et al. 2022)."
     )
     figure = render.plot_against(
-        frame, "steps", "total_bits_per_dim", xlabel="steps of the chain", ylabel="bits/dim (test)", log=True, by="variance"
+        frame,
+        "steps",
+        "total_bits_per_dim",
+        xlabel="steps of the chain",
+        ylabel="bits/dim (test)",
+        log=True,
+        by="variance",
     )
     return Section(
         title,
@@ -126,7 +151,7 @@ def chains_section(workspace: Workspace) -> Section:
 
 
 def _estimator_figure(workspace: Workspace) -> list[render.Illustration]:
-    full = workspace.result("bound/test/paper", BoundAtoms)
+    full = workspace.result("bound/test/paper", FullBoundTerms)
     if full is None:
         return []
     frame = analyse.estimator_table([full, *_simulated(workspace, full)])
@@ -146,6 +171,6 @@ def _estimator_figure(workspace: Workspace) -> list[render.Illustration]:
     return [render.write_figure(figure, frame, workspace.figures / "estimators", caption)]
 
 
-def _simulated(workspace: Workspace, full: BoundAtoms) -> list[analyse.Atoms]:
+def _simulated(workspace: Workspace, full: FullBoundTerms) -> list[analyse.Atoms]:
     sizes = [k for k in (3, 5, 10, 20, 50, 100) if k < full.terms.shape[1]]
-    return [stratified.from_full(full, evaluations, workspace.seed) for evaluations in sizes]
+    return [timestep_sampling.from_full(full, evaluations, workspace.seed) for evaluations in sizes]

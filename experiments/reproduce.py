@@ -1,12 +1,14 @@
-"""Everything of a preset or of one given run: the jobs of all experiments, and the report of whatever is stored."""
+"""Everything of a preset or of one given run: the jobs of all experiments, and the report of whatever is
+stored.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from ddpm_eval import analyse, intervals, render, report
-from ddpm_eval.jobs import Job
-from ddpm_eval.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, Quality, TrainingLog
-from ddpm_eval.store import Entry
+from ddpm_eval.reporting import analyse, intervals, page, render
+from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME, Quality, TrainingLog
+from ddpm_eval.results.store import Entry
+from ddpm_eval.stages.scheduler import Job
 from experiments import (
     ablation,
     description,
@@ -17,7 +19,7 @@ from experiments import (
     sample_quality,
     training,
 )
-from experiments.presets import MAIN_CELL, against_the_paper
+from experiments.paper.presets import MAIN_CELL, against_the_paper
 from experiments.workspace import Workspace
 
 MAIN_STAGES = (
@@ -39,13 +41,13 @@ MAIN_STAGES = (
 UNITS = {
     "TrainingLog": "the objective's",
     "ScheduleTables": "variance",
-    "BoundAtoms": "nats per image and step",
-    "StratifiedAtoms": "nats per image and step",
+    "FullBoundTerms": "nats per image and step",
+    "StratifiedBoundTerms": "nats per image and step",
     "BoundHistory": "bits/dim",
     "Quality": "none; distances in squared features",
     "QualityCurve": "none; distances in squared features",
     "Samples": "8-bit levels",
-    "Reals": "8-bit levels",
+    "ReferenceImages": "8-bit levels",
     "Trajectory": "8-bit levels",
     "Interpolations": "8-bit levels",
     "Baseline": "nats per image",
@@ -74,13 +76,13 @@ MAIN_SECTIONS = (
 """Sections that depend on the paper's model alone."""
 
 
-def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = None) -> Path:
+def write(workspace: Workspace, kept: dict[int, list[page.Section]] | None = None) -> Path:
     """Write the report of a preset or of a given run from what is stored; return the path of its page.
 
     Args:
         workspace: where.
-        kept: sections of the paper's model that an earlier call in this process rendered; filled and reused while that model's
-            results do not change.
+        kept: sections of the paper's model that an earlier call in this process rendered; filled and reused
+            while that model's results do not change.
     """
     kept = {} if kept is None else kept
     results = workspace.folder() / "results.h5"
@@ -99,7 +101,7 @@ def write(workspace: Workspace, kept: dict[int, list[report.Section]] | None = N
         training.section(workspace),
     ]
     title = f"Denoising diffusion on {workspace.spec().data.name}: sample quality, bound, rate and distortion"
-    return report.write_report(workspace.report, title, sections, list(_facts(workspace)), _head(workspace))
+    return page.write_report(workspace.report, title, sections, list(_facts(workspace)), _head(workspace))
 
 
 PAPER = "Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, NeurIPS 2020"
@@ -115,7 +117,8 @@ def _head(workspace: Workspace) -> dict[str, str]:
         "Data": f"{spec.data.name}, {spec.data.channels} x {spec.data.side} x {spec.data.side}",
         "Paper": PAPER,
         "Against the paper": against_the_paper(spec),
-        "Settings": ", ".join(f"{key}={value}" for key, value in workspace.settings.items()) or "the preset's",
+        "Settings": ", ".join(f"{key}={value}" for key, value in workspace.settings.items())
+        or "the preset's",
         "Seed": str(workspace.seed),
     }
 
@@ -137,10 +140,10 @@ def summary(workspace: Workspace, job: Job) -> str:
     return ", ".join(parts) or "trained"
 
 
-def _facts(workspace: Workspace) -> Iterable[report.Fact]:
+def _facts(workspace: Workspace) -> Iterable[page.Fact]:
     for cell in workspace.cells:
         for name, entry in workspace.entries(cell).items():
-            yield report.fact(
+            yield page.fact(
                 workspace.folder(cell).resolve().name,
                 name,
                 entry.provenance,
@@ -161,7 +164,7 @@ def _count(entry: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
-    if entry.record == "StratifiedAtoms":
+    if entry.record == "StratifiedBoundTerms":
         return "95%, from the differences of images with neighbouring offsets (docs/protocol.md)"
     if "Atoms" in entry.record or entry.record == "BoundHistory":
         return intervals.METHOD
@@ -169,7 +172,7 @@ def _interval(entry: Entry) -> str:
 
 
 def _protocol(entry: Entry) -> str:
-    from ddpm_eval.spec import Protocol
+    from ddpm_eval.protocol import Protocol
 
     if "terms" in entry.arrays or entry.record == "BoundHistory":
         return Protocol.model_validate_json(entry.scalars["protocol"]).caption()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_eval import analyse, render
-from ddpm_eval.records import Neighbours, Quality, Reals, Samples
-from ddpm_eval.report import Section
-from experiments import published
-from experiments.presets import MAIN_CELL, Cell
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import Neighbours, Quality, ReferenceImages, Samples
+from experiments.paper import published
+from experiments.paper.presets import MAIN_CELL, Cell
 from experiments.workspace import Workspace
 
 SHOWN = 64
@@ -17,7 +17,7 @@ SHOWN = 64
 
 def section(workspace: Workspace) -> Section:
     """Render the sample grid."""
-    samples, reals = workspace.result("samples", Samples), workspace.result("reals", Reals)
+    samples, reals = workspace.result("samples", Samples), workspace.result("reals", ReferenceImages)
     if samples is None:
         return Section("Samples")
     spec = workspace.spec()
@@ -62,7 +62,9 @@ def neighbours_figure(found: Neighbours, stem: Path) -> render.Illustration:
     columns |= {f"features {k + 1}": found.shown_feature[:, k] for k in range(count)}
     labels = ["sample", *[str(k + 1) for k in range(count)] * 2]
     caption = f"Samples and their {count} nearest training images in pixels (left) and in features (right)."
-    figure = render.plot_columns(np.stack(list(columns.values())), labels, "nearest in pixels, then in features")
+    figure = render.plot_columns(
+        np.stack(list(columns.values())), labels, "nearest in pixels, then in features"
+    )
     return render.write_figure(figure, analyse.pixel_table(columns), stem, caption)
 
 
@@ -85,7 +87,11 @@ def _table1_row(workspace: Workspace, cell: Cell) -> dict[str, object]:
     quality, spec = workspace.result("quality", Quality, cell), workspace.spec(cell)
     if quality is None:
         return {}
-    row: dict[str, object] = {"model": f"this run: {workspace.label(cell)}", "data": spec.data.name, "conditional": False}
+    row: dict[str, object] = {
+        "model": f"this run: {workspace.label(cell)}",
+        "data": spec.data.name,
+        "conditional": False,
+    }
     row |= {"features": "Inception" if quality.is_inception else quality.features, "is_bound": True}
     for name, end in itertools.product(("score", "frechet_distance"), ("", "_low", "_high")):
         row[f"{name}{end}"] = getattr(quality, f"{name}{end}")
@@ -93,7 +99,10 @@ def _table1_row(workspace: Workspace, cell: Cell) -> dict[str, object]:
         atoms = workspace.bound(cell, split)
         if atoms is not None:
             total = analyse.split_table(atoms, spec.diffusion.variance).set_index("quantity").loc["total"]
-            row |= {f"{split}_bits_per_dim{end}": total[f"{end.strip('_') or 'bits_per_dim'}"] for end in ("", "_low", "_high")}
+            row |= {
+                f"{split}_bits_per_dim{end}": total[f"{end.strip('_') or 'bits_per_dim'}"]
+                for end in ("", "_low", "_high")
+            }
     return row
 
 

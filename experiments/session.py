@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddpm_eval.jobs import STORED, Job, pending, run_all
-from ddpm_eval.records import QUALITY_OVER_STEPS
-from ddpm_eval.report import Section
-from ddpm_eval.spec import SAMPLING_STEPS
+from ddpm_eval.protocol import SAMPLING_STEPS
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import QUALITY_OVER_STEPS
+from ddpm_eval.stages.scheduler import STORED, Job, pending, run_all
 from experiments import reproduce
 from experiments.workspace import Workspace
 
@@ -97,7 +97,9 @@ class Progress:
         self.done: dict[tuple[str, str], int] = {}
         self.doing: dict[str, str] = {}
         everything = sum(sum(stages.values()) for stages in self.total.values())
-        self.bar = tqdm(total=everything, unit="eval", unit_scale=True, disable=not shown, smoothing=0.05, **_pace())
+        self.bar = tqdm(
+            total=everything, unit="eval", unit_scale=True, disable=not shown, smoothing=0.05, **_pace()
+        )
 
     def __enter__(self) -> "Progress":
         return self
@@ -145,7 +147,9 @@ def work(job: Job, stage: str) -> int:
 
 
 def bar() -> Callable[[str, int, int], None]:
-    """Return a progress callback that shows one bar per stage (of the main process), a preview's only if and while it lasts."""
+    """Return a progress callback that shows one bar per stage (of the main process), a preview's only if and
+    while it lasts.
+    """
     if int(os.environ.get("RANK", "0")) != 0:
         return lambda stage, done, total: None
     bars: dict[str, tqdm] = {}

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from ddpm_eval import analyse, render
-from ddpm_eval.records import BOUND_HISTORY, BoundHistory, TrainingLog
-from ddpm_eval.report import Section
-from ddpm_eval.spec import Protocol
-from ddpm_eval.store import Store
+from ddpm_eval.protocol import Protocol
+from ddpm_eval.reporting import analyse, render
+from ddpm_eval.reporting.page import Section
+from ddpm_eval.results.records import BOUND_HISTORY, BoundHistory, TrainingLog
+from ddpm_eval.results.store import Store
 from experiments.workspace import Workspace
 
 LOSS_LABELS = {"mse": "squared error per element", "vlb": "one term of the bound (bits/dim)"}
@@ -28,7 +28,9 @@ def section(workspace: Workspace) -> Section:
             frame = pd.concat(curves, ignore_index=True)
             caption = f"Training of the runs with objective {objective}: block means of loss and gradient norm before clipping."
             figure = render.plot_training(frame, label)
-            figures.append(render.write_figure(figure, frame, workspace.figures / f"training_{objective}", caption))
+            figures.append(
+                render.write_figure(figure, frame, workspace.figures / f"training_{objective}", caption)
+            )
     figures += bound_figure(workspace)
     if not rows:
         log = workspace.result("training", TrainingLog)
@@ -40,7 +42,9 @@ def section(workspace: Workspace) -> Section:
 
 
 def bound_figure(workspace: Workspace) -> list[render.Illustration]:
-    """Render bits/dim against updates, if any run kept it; values of weights that were trained on are as good as the last."""
+    """Render bits/dim against updates, if any run kept it; values of weights that were trained on are as good
+    as the last.
+    """
     curves, captions = [], []
     for cell in workspace.cells:
         if BOUND_HISTORY not in workspace.entries(cell):

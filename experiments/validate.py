@@ -1,15 +1,17 @@
 """The production code measured against Gaussian data whose exact answers are known in closed form.
 
-Two oracles (see `ddpm_eval.oracle`) stand in for a trained network, and the library's own stages, from images through the
-results file to the tables, must return their exact numbers:
+Two oracles (see `ddpm_eval.model.gaussian`) stand in for a trained network, and the library's own stages,
+from images through the results file to the tables, must return their exact numbers:
 
-- *digits*: a Gaussian fitted to the digits' training images, its exact denoiser evaluated on the real test images. The exact
-  values are of these very images, so that only the noise of the bound is left between measured and exact.
-- *narrow*: a correlated Gaussian over small colour images, so narrow that x_0 estimates never reach [-1, 1]: clipping must
-  change nothing, and rounding samples to 8 bits adds ``(2/255)^2 / 12`` to each variance (Sheppard's correction; elements
-  spread over some ten levels make it exact to 1e-100).
+- *digits*: a Gaussian fitted to the digits' training images, its exact denoiser evaluated on the real test
+  images. The exact values are of these very images, so that only the noise of the bound is left between
+  measured and exact.
+- *narrow*: a correlated Gaussian over small colour images, so narrow that x_0 estimates never reach [-1, 1]:
+  clipping must change nothing, and rounding samples to 8 bits adds ``(2/255)^2 / 12`` to each variance
+  (Sheppard's correction; elements spread over some ten levels make it exact to 1e-100).
 
-A row passes if measured and exact differ by no more than its tolerance: 4.5 standard errors (6 for the worst of T terms),
+A row passes if measured and exact differ by no more than its tolerance: 4.5 standard errors (6 for the worst
+    of T terms),
 which a correct program exceeds in one of 100,000 rows, or for what has no randomness a stated rounding error.
 """
 
@@ -26,17 +28,26 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ddpm_eval import analyse, bound, data, quality
-from ddpm_eval.data import ImageSet
-from ddpm_eval.diffusion import Network, Schedule, evenly_spaced, make_schedule
-from ddpm_eval.likelihood import Likelihood
-from ddpm_eval.oracle import BIN, ExpectedAtoms, Gaussian, frechet_distance
-from ddpm_eval.pipeline import Run
-from ddpm_eval.records import Array, BoundAtoms, FeatureStatistics, StratifiedAtoms, bound_name
+from ddpm_eval.data import datasets
+from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.metrics import bound, quality
+from ddpm_eval.model.diffusion import Network, Schedule, evenly_spaced, make_schedule
+from ddpm_eval.model.gaussian import BIN, ExpectedTerms, Gaussian, frechet_distance
+from ddpm_eval.model.samplers import Method
+from ddpm_eval.protocol import PROTOCOLS, Protocol, combine
+from ddpm_eval.reporting import analyse
+from ddpm_eval.results.records import (
+    Array,
+    FeatureStatistics,
+    FullBoundTerms,
+    StratifiedBoundTerms,
+    bound_name,
+)
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.sample import Method
-from ddpm_eval.spec import PROTOCOLS, DataSpec, NetworkSpec, Protocol, RunSpec, combine, override
-from experiments.presets import preset
+from ddpm_eval.spec import DataSpec, NetworkSpec, RunSpec, override
+from ddpm_eval.stages.likelihood import Likelihood
+from ddpm_eval.stages.pipeline import Run
+from experiments.paper.presets import preset
 
 STANDARD_ERRORS = 4.5
 WORST_STANDARD_ERRORS = 6.0
@@ -49,7 +60,9 @@ SAMPLED_STEPS = (STRIDED_STEPS, 1000)
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; ``tolerance`` is in the measured unit, ``standard_error`` is 0 for what has no randomness."""
+    """One comparison; ``tolerance`` is in the measured unit, ``standard_error`` is 0 for what has no
+    randomness.
+    """
 
     quantity: str
     unit: str
@@ -104,9 +117,22 @@ def validation_rows(only: str | None = None, echo: Callable[[str], None] = lambd
 
 
 def validation_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the rows as a table: quantity, unit, measured, exact, difference_in_standard_errors, tolerance, passed."""
-    columns = ["quantity", "unit", "measured", "exact", "difference_in_standard_errors", "tolerance", "passed"]
-    derived = ({"difference_in_standard_errors": row.difference_in_standard_errors, "passed": row.passed} for row in rows)
+    """Return the rows as a table: quantity, unit, measured, exact, difference_in_standard_errors, tolerance,
+    passed.
+    """
+    columns = [
+        "quantity",
+        "unit",
+        "measured",
+        "exact",
+        "difference_in_standard_errors",
+        "tolerance",
+        "passed",
+    ]
+    derived = (
+        {"difference_in_standard_errors": row.difference_in_standard_errors, "passed": row.passed}
+        for row in rows
+    )
     return pd.DataFrame([asdict(row) | extra for row, extra in zip(rows, derived, strict=True)])[columns]
 
 
@@ -122,7 +148,7 @@ class OracleNetwork(nn.Module):
         self.place = nn.Parameter(torch.zeros(()))  # says which device the network is on
 
     def forward(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        """Predict; see `ddpm_eval.diffusion.Network`."""
+        """Predict; see `ddpm_eval.model.diffusion.Network`."""
         return self.denoiser(x_t, timestep)
 
 
@@ -137,7 +163,7 @@ class Bench:
         """The Gaussian fitted to the digits."""
         settings = {"evaluation.n_train_images": str(N_TRAIN), "evaluation.evaluations_per_image": "10"}
         spec = override(preset("digits"), settings)
-        train, test = (data.load(spec.data, split) for split in ("train", "test"))
+        train, test = (datasets.load(spec.data, split) for split in ("train", "test"))
         return OracleRun(self.folder / "digits", spec, Gaussian.fit([_model_range(train)]), train, test)
 
     @cached_property
@@ -149,32 +175,37 @@ class Bench:
             "network": NetworkSpec(base_channels=16, multipliers=(1,), norm_groups=4),
         }
         gaussian = narrow_gaussian()
-        images = data.to_pixels(gaussian.draw(base.seed, torch.arange(2 * N_GAUSSIAN))).numpy()
-        train, test = (_image_set(part, split) for part, split in zip(np.split(images, 2), ("train", "test"), strict=True))
+        images = datasets.to_pixels(gaussian.draw(base.seed, torch.arange(2 * N_GAUSSIAN))).numpy()
+        train, test = (
+            _image_set(part, split)
+            for part, split in zip(np.split(images, 2), ("train", "test"), strict=True)
+        )
         return OracleRun(self.folder / "narrow", RunSpec.model_validate(document), gaussian, train, test)
 
 
 class OracleRun:
     """A `pipeline.Run` whose network is an oracle, with the exact values beside it."""
 
-    def __init__(self, folder: Path, spec: RunSpec, gaussian: Gaussian, train: ImageSet, test: ImageSet) -> None:
+    def __init__(
+        self, folder: Path, spec: RunSpec, gaussian: Gaussian, train: ImageSet, test: ImageSet
+    ) -> None:
         self.gaussian, self.schedule = gaussian, make_schedule(spec.diffusion)
         self.run = Run(folder, spec, Runtime(torch.device("cpu")))
         network = OracleNetwork(gaussian.network(self.schedule, spec.diffusion.prediction))
         # in the place of what would be read from a checkpoint and a data folder
         self.run.__dict__.update(network=network, weights="oracle", train_images=train, test_images=test)
         self.scale = 1 / (gaussian.dimensions * math.log(2))
-        self._expected: dict[str, ExpectedAtoms] = {}
+        self._expected: dict[str, ExpectedTerms] = {}
 
-    def atoms(self, protocol: Protocol, split: str = "test") -> BoundAtoms:
+    def atoms(self, protocol: Protocol, split: str = "test") -> FullBoundTerms:
         """Return the measured bound, all T steps."""
         self.run.likelihood(split, [protocol])
-        return self.run.store.get(bound_name(split, protocol), BoundAtoms)
+        return self.run.store.get(bound_name(split, protocol), FullBoundTerms)
 
-    def stratified(self, protocol: Protocol) -> StratifiedAtoms:
+    def stratified(self, protocol: Protocol) -> StratifiedBoundTerms:
         """Return the measured bound, a few steps per image."""
         self.run.likelihood("test", [protocol], few=True)
-        return self.run.store.get(bound_name("test", protocol, few=True), StratifiedAtoms)
+        return self.run.store.get(bound_name("test", protocol, few=True), StratifiedBoundTerms)
 
     def variance(self, protocol: Protocol) -> Tensor:
         """Return the protocol's table of sigma_t^2."""
@@ -187,12 +218,14 @@ class OracleRun:
         chosen = self.run.spec.diffusion.variance if name == "trained" else name
         return schedule.fixed_variance(chosen)  # type: ignore[arg-type]
 
-    def expected(self, variance: Tensor, ids: Array, split: str = "test") -> ExpectedAtoms:
+    def expected(self, variance: Tensor, ids: Array, split: str = "test") -> ExpectedTerms:
         """Return the exact expectations for the images with these ids."""
         images = self.run.test_images if split == "test" else self.run.train_images
-        return self.gaussian.expected_atoms(self.schedule, variance, _model_range(images)[np.isin(images.ids, ids)])
+        return self.gaussian.expected_terms(
+            self.schedule, variance, _model_range(images)[np.isin(images.ids, ids)]
+        )
 
-    def exact_values(self, expected: ExpectedAtoms) -> dict[str, Array]:
+    def exact_values(self, expected: ExpectedTerms) -> dict[str, Array]:
         """Return each image's exact rate, distortion, prior and total, bits/dim."""
         terms, prior = expected.terms.numpy() * self.scale, expected.prior.numpy() * self.scale
         rate, distortion = terms[:, 1:].sum(1), terms[:, 0]
@@ -200,9 +233,11 @@ class OracleRun:
 
 
 def narrow_gaussian() -> Gaussian:
-    """Return a correlated Gaussian over 3x4x4 images: means within +-0.3, deviations from 0.01 to 0.18 (1 to 23 levels).
+    """Return a correlated Gaussian over 3x4x4 images: means within +-0.3, deviations from 0.01 to 0.18 (1 to
+    23 levels).
 
-    Its narrowest direction is about as wide as the decoder, so that what a sampler adds or forgets at its last steps is seen.
+    Its narrowest direction is about as wide as the decoder, so that what a sampler adds or forgets at its
+    last steps is seen.
     """
     generator = torch.Generator().manual_seed(0)
     mean = 0.6 * torch.rand(3, 4, 4, generator=generator, dtype=torch.float64) - 0.3
@@ -214,21 +249,29 @@ def narrow_gaussian() -> Gaussian:
 
 
 def check_bound(bench: Bench) -> list[Row]:
-    """The split of the bound and its worst terms, on real digits under both fixed variances and the optimal one."""
+    """The split of the bound and its worst terms, on real digits under both fixed variances and the optimal
+    one.
+    """
     side, rows = bench.digits, []
-    protocols = [combine(EXACT, variance=name, draws=DRAWS) for name in ("fixed-large", "fixed-small", "optimal")]
+    protocols = [
+        combine(EXACT, variance=name, draws=DRAWS) for name in ("fixed-large", "fixed-small", "optimal")
+    ]
     side.run.likelihood("test", protocols)  # together: they share their network evaluations
     for protocol in protocols:
         name, atoms = protocol.variance, side.atoms(protocol)
         expected = side.expected(side.variance(protocol), atoms.image_id)
         exact, measured = side.exact_values(expected), analyse.bound_values(atoms)
         for quantity in ("rate", "distortion", "total") if name == "fixed-large" else ("total",):
-            rows.append(_paired(f"digits, {name}: {quantity}", "bits/dim", measured[quantity], exact[quantity]))
+            rows.append(
+                _paired(f"digits, {name}: {quantity}", "bits/dim", measured[quantity], exact[quantity])
+            )
         terms = analyse.term_values(atoms), expected.terms.numpy() * side.scale
         rows.append(_worst(f"digits, {name}: worst term", "bits/dim", *terms))
     errors = atoms.x_0_squared_error.astype(np.float64), expected.x_0_squared_error.numpy()
     rows.append(_worst("digits: worst error of x0_hat", "mean square", *errors))
-    rows.append(_rounding("digits: prior", "bits/dim", measured["prior"].mean(), exact["prior"].mean(), 1e-12))
+    rows.append(
+        _rounding("digits: prior", "bits/dim", measured["prior"].mean(), exact["prior"].mean(), 1e-12)
+    )
     return rows
 
 
@@ -247,7 +290,9 @@ def check_optimal_variance(bench: Bench) -> list[Row]:
     )
     row = _worst("digits: worst of the optimal variances", "variance", from_measured, from_exact)
     t = int(row.quantity.rpartition(" = ")[2])
-    used = _rounding(f"digits: optimal variance in use at t = {t}", "variance", measured[t], row.measured, 1e-6)
+    used = _rounding(
+        f"digits: optimal variance in use at t = {t}", "variance", measured[t], row.measured, 1e-6
+    )
     return [row, used]
 
 
@@ -257,12 +302,16 @@ def check_rate_distortion(bench: Bench) -> list[Row]:
     atoms = side.atoms(combine(EXACT, variance="fixed-large", draws=DRAWS))
     expected = side.expected(side.schedule.fixed_variance("fixed-large"), atoms.image_id)
     table = analyse.table4(atoms).set_index("reverse_steps")
-    measured_rate, exact_rate = (_received(x) for x in (analyse.term_values(atoms), expected.terms.numpy() * side.scale))
+    measured_rate, exact_rate = (
+        _received(x) for x in (analyse.term_values(atoms), expected.terms.numpy() * side.scale)
+    )
     errors = atoms.x_0_squared_error.astype(np.float64), expected.x_0_squared_error.numpy()
     rows = []
     for steps in (300, 600, 900, 1000):
         j = atoms.terms.shape[1] - steps
-        rate = _paired(f"digits, after {steps} steps: rate", "bits/dim", measured_rate[:, j], exact_rate[:, j])
+        rate = _paired(
+            f"digits, after {steps} steps: rate", "bits/dim", measured_rate[:, j], exact_rate[:, j]
+        )
         rows.append(_stated(rate, float(table.loc[steps, "rate_bits_per_dim"])))
         square = _paired("", "", errors[0][:, j], errors[1][:, j])
         root = 127.5 * math.sqrt(square.exact)
@@ -273,7 +322,9 @@ def check_rate_distortion(bench: Bench) -> list[Row]:
 
 
 def check_stratified(bench: Bench) -> list[Row]:
-    """The cheap estimator's total and split; its standard error ignores the stratification, which only narrows it."""
+    """The cheap estimator's total and split; its standard error ignores the stratification, which only
+    narrows it.
+    """
     side = bench.digits
     atoms = side.stratified(EXACT)
     exact = side.exact_values(side.expected(side.variance(EXACT), atoms.image_id))
@@ -294,17 +345,21 @@ def check_chains(bench: Bench) -> list[Row]:
         for p in ("mu", "x0")
     ]
     chain = side.schedule.respaced(evenly_spaced(side.schedule.timesteps, STRIDED_STEPS))
-    expected = side.gaussian.expected_atoms(chain, chain.fixed_variance("fixed-large"), x_0)
+    expected = side.gaussian.expected_terms(chain, chain.fixed_variance("fixed-large"), x_0)
     exact, measured = side.exact_values(expected)["total"], _total(side, chain, "eps", x_0, CHAIN_DRAWS)
     return [*rows, _paired(f"digits, chain of {STRIDED_STEPS} steps: total", "bits/dim", measured, exact)]
 
 
 def check_gaussian_data(bench: Bench) -> list[Row]:
-    """The narrow Gaussian: 8-bit images one by one, clipping that never acts, and continuous data as a population."""
+    """The narrow Gaussian: 8-bit images one by one, clipping that never acts, and continuous data as a
+    population.
+    """
     side = bench.narrow
     protocols = [combine(EXACT, clip=clip, variance="fixed-small") for clip in (False, True)]
     side.run.likelihood("test", protocols)
-    free, clipped = (side.run.store.get(bound_name("test", protocol), BoundAtoms) for protocol in protocols)
+    free, clipped = (
+        side.run.store.get(bound_name("test", protocol), FullBoundTerms) for protocol in protocols
+    )
     variance = side.schedule.fixed_variance("fixed-small")
     measured = analyse.bound_values(free)
     exact = side.exact_values(side.expected(variance, free.image_id))
@@ -315,9 +370,15 @@ def check_gaussian_data(bench: Bench) -> list[Row]:
     total = analyse.bound_values(clipped)["total"].mean()
     rows.append(_rounding("narrow, clipped: total", "bits/dim", total, measured["total"].mean(), 1e-12))
     x_0 = side.gaussian.draw(1, torch.arange(N_GAUSSIAN))
-    population = side.exact_values(side.gaussian.expected_bound(side.schedule, side.schedule.fixed_variance("fixed-large")))
+    population = side.exact_values(
+        side.gaussian.expected_bound(side.schedule, side.schedule.fixed_variance("fixed-large"))
+    )
     values = _total(side, side.schedule, "eps", x_0)
-    rows.append(_paired("narrow, continuous data: total", "bits/dim", values, np.full(len(x_0), population["total"][0])))
+    rows.append(
+        _paired(
+            "narrow, continuous data: total", "bits/dim", values, np.full(len(x_0), population["total"][0])
+        )
+    )
     return rows
 
 
@@ -332,7 +393,7 @@ def check_sampler(bench: Bench) -> list[Row]:
         }
         for method, law in laws.items():
             images = side.run.sample(N_SAMPLES, steps, method)
-            x = data.to_model_range(torch.from_numpy(images)).double()
+            x = datasets.to_model_range(torch.from_numpy(images)).double()
             rounded = Gaussian(law.mean, law.eigenvalues + BIN**2 / 12, law.basis)
             rows += _law(f"narrow, {method} in {steps} steps", x, rounded)
     return rows
@@ -345,7 +406,9 @@ def check_frechet(bench: Bench) -> list[Row]:
     laws = {
         "itself": data_law,
         "a 10-step sampler's law": data_law.sampler_output(chain, chain.fixed_variance("fixed-large")),
-        "a shifted standard normal": Gaussian(data_law.mean + 1, torch.ones(48, dtype=torch.float64), torch.eye(48).double()),
+        "a shifted standard normal": Gaussian(
+            data_law.mean + 1, torch.ones(48, dtype=torch.float64), torch.eye(48).double()
+        ),
     }
     for name, law in laws.items():
         reference = _statistics(data_law)
@@ -353,7 +416,11 @@ def check_frechet(bench: Bench) -> list[Row]:
         measured = quality.frechet(features.astype(np.float32), reference).value
         exact = frechet_distance(law, data_law)
         # float32 features move means and standard deviations by 1e-8 of the largest feature
-        rows.append(_row(f"Frechet distance to {name}", "squared feature", measured, exact, 0.0, 1e-6 * max(1.0, exact)))
+        rows.append(
+            _row(
+                f"Frechet distance to {name}", "squared feature", measured, exact, 0.0, 1e-6 * max(1.0, exact)
+            )
+        )
     return rows
 
 
@@ -372,9 +439,16 @@ CHECKS: dict[str, Callable[[Bench], list[Row]]] = {
 # Rows
 
 
-def _row(quantity: str, unit: str, measured: float, exact: float, error: float, tolerance: float | None = None) -> Row:
+def _row(
+    quantity: str, unit: str, measured: float, exact: float, error: float, tolerance: float | None = None
+) -> Row:
     return Row(
-        quantity, unit, float(measured), float(exact), error, STANDARD_ERRORS * error if tolerance is None else tolerance
+        quantity,
+        unit,
+        float(measured),
+        float(exact),
+        error,
+        STANDARD_ERRORS * error if tolerance is None else tolerance,
     )
 
 
@@ -400,11 +474,20 @@ def _worst(quantity: str, unit: str, measured: Array, exact: Array) -> Row:
     z = np.abs(difference.mean(0)) * math.sqrt(len(difference)) / difference.std(0, ddof=1)
     j = int(np.argmax(z))
     row = _paired(f"{quantity}, t = {j + 1}", unit, measured[:, j], exact[:, j])
-    return Row(row.quantity, unit, row.measured, row.exact, row.standard_error, WORST_STANDARD_ERRORS * row.standard_error)
+    return Row(
+        row.quantity,
+        unit,
+        row.measured,
+        row.exact,
+        row.standard_error,
+        WORST_STANDARD_ERRORS * row.standard_error,
+    )
 
 
 def _law(label: str, x: Tensor, law: Gaussian) -> list[Row]:
-    """Compare samples with a Gaussian in its own whitened coordinates, where means, variances and correlations are known."""
+    """Compare samples with a Gaussian in its own whitened coordinates, where means, variances and
+    correlations are known.
+    """
     white = ((x - law.mean).flatten(1) @ law.basis / law.eigenvalues.sqrt()).numpy()
     n, d = white.shape
     second = white.T @ white / n
@@ -427,7 +510,9 @@ def _total(side: OracleRun, schedule: Schedule, prediction: str, x_0: Tensor, dr
     network = side.gaussian.network(side.schedule if prediction == "eps" else schedule, prediction)  # type: ignore[arg-type]
     model = bound.Model(network, schedule, prediction, "fixed-large")  # type: ignore[arg-type]
     n, steps = len(x_0), schedule.timesteps
-    pairs = np.stack(np.meshgrid(np.arange(n), np.arange(1, steps + 1), indexing="ij"), axis=-1).reshape(-1, 2)
+    pairs = np.stack(np.meshgrid(np.arange(n), np.arange(1, steps + 1), indexing="ij"), axis=-1).reshape(
+        -1, 2
+    )
     terms, _ = bound.evaluate_pairs(
         [model.reading(EXACT)],
         lambda positions: x_0[torch.from_numpy(positions)],
@@ -472,7 +557,7 @@ def _statistics(law: Gaussian) -> FeatureStatistics:
 
 
 def _model_range(images: ImageSet) -> Tensor:
-    return data.to_model_range(torch.from_numpy(images.array)).double()
+    return datasets.to_model_range(torch.from_numpy(images.array)).double()
 
 
 def _image_set(images: Array, split: str) -> ImageSet:

@@ -9,19 +9,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from ddpm_eval import analyse
-from ddpm_eval.jobs import Job
-from ddpm_eval.records import Array, BoundAtoms, Record, ScheduleTables, StratifiedAtoms
+from ddpm_eval.reporting import analyse
+from ddpm_eval.results.records import Array, FullBoundTerms, Record, ScheduleTables, StratifiedBoundTerms
+from ddpm_eval.results.store import Entry, Store
 from ddpm_eval.spec import RunSpec, override, parse
-from ddpm_eval.store import Entry, Store
-from experiments.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
+from ddpm_eval.stages.scheduler import Job
+from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
 
 R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class GivenRun:
-    """A run that was named by its folder; in a workspace it takes the place of the paper's model, and is all there is."""
+    """A run that was named by its folder; in a workspace it takes the place of the paper's model, and is all
+    there is.
+    """
 
     folder: Path
     spec: RunSpec
@@ -29,7 +31,9 @@ class GivenRun:
 
 @dataclass(frozen=True)
 class Workspace:
-    """One preset's runs under ``runs``, or the ``given`` one; its report under ``reports``; options that apply to them all."""
+    """One preset's runs under ``runs``, or the ``given`` one; its report under ``reports``; options that
+    apply to them all.
+    """
 
     preset: str
     runs: Path = Path("runs")
@@ -57,7 +61,9 @@ class Workspace:
 
     def folder(self, cell: Cell = MAIN_CELL) -> Path:
         """Return the folder of a cell's run."""
-        return self.runs / self.preset / run_name(self.spec(cell)) if self.given is None else self.given.folder
+        return (
+            self.runs / self.preset / run_name(self.spec(cell)) if self.given is None else self.given.folder
+        )
 
     def label(self, cell: Cell = MAIN_CELL) -> str:
         """Name a cell's run in tables and figures."""
@@ -65,11 +71,14 @@ class Workspace:
 
     def job(self, cell: Cell, stages: tuple[str, ...]) -> Job:
         """Return the job that brings a cell's run through ``stages``."""
-        return Job(self.folder(cell), self.spec(cell), stages, self.data_root, self.inception_weights, self.device)
+        return Job(
+            self.folder(cell), self.spec(cell), stages, self.data_root, self.inception_weights, self.device
+        )
 
     @property
     def report(self) -> Path:
-        """The report's folder: the preset's, or one of its own where settings or seed make other runs than the preset's.
+        """The report's folder: the preset's, or one of its own where settings or seed make other runs than
+        the preset's.
 
         That of a given run ``runs/imported/published`` is named ``imported-published``.
         """
@@ -77,8 +86,8 @@ class Workspace:
             folder = self.given.folder.resolve()
             return self.reports / f"{folder.parent.name}-{folder.name}"
         spec = self.spec()
-        plain = preset(self.preset).identity() == spec.identity()
-        return self.reports / (self.preset if plain else f"{self.preset}-{spec.identity()}")
+        plain = preset(self.preset).training_digest() == spec.training_digest()
+        return self.reports / (self.preset if plain else f"{self.preset}-{spec.training_digest()}")
 
     @property
     def figures(self) -> Path:
@@ -105,19 +114,25 @@ class Workspace:
 
     def bound(
         self, cell: Cell = MAIN_CELL, split: str = "test", protocol: str = "paper"
-    ) -> BoundAtoms | StratifiedAtoms | None:
+    ) -> FullBoundTerms | StratifiedBoundTerms | None:
         """Return the bound of a split: of all steps if it was measured, else the stratified estimate."""
-        full = self.result(f"bound/{split}/{protocol}", BoundAtoms, cell)
-        return full or self.result(f"bound-stratified/{split}/{protocol}", StratifiedAtoms, cell)
+        full = self.result(f"bound/{split}/{protocol}", FullBoundTerms, cell)
+        return full or self.result(f"bound-stratified/{split}/{protocol}", StratifiedBoundTerms, cell)
 
     def beside_paper(self) -> str:
         """Say what the paper's columns mean for these data, as far as their name tells."""
         name = self.spec().data.name
         if name == "cifar10":
-            whose = "its CIFAR-10 results" if self.given is None else "those of its eps / L_simple model of CIFAR-10"
+            whose = (
+                "its CIFAR-10 results"
+                if self.given is None
+                else "those of its eps / L_simple model of CIFAR-10"
+            )
             return f"The paper's columns are {whose} after 800,000 updates of batch 128."
         if ":" in name and not name.startswith("lsun:"):
-            return f"The paper's columns are of CIFAR-10, and more than an orientation only if {name} is that."
+            return (
+                f"The paper's columns are of CIFAR-10, and more than an orientation only if {name} is that."
+            )
         return "The paper's columns are of CIFAR-10: another data set, shown for orientation only."
 
 
@@ -135,23 +150,30 @@ def given_run(folder: Path, settings: Mapping[str, str], *, measured: bool = Fal
         measured: read it from the results, which needs no torch, instead of from the checkpoint.
 
     Raises:
-        ValueError: if there is no run, nothing of it was measured yet, or a setting would make it another run.
+        ValueError: if there is no run, nothing of it was measured yet, or a setting would make it another
+            run.
     """
-    return GivenRun(folder, evaluated(folder, _measured_spec(folder) if measured else _trained_spec(folder), settings))
+    return GivenRun(
+        folder, evaluated(folder, _measured_spec(folder) if measured else _trained_spec(folder), settings)
+    )
 
 
 def evaluated(folder: Path, spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
-    """Return the specification of the run in ``folder`` with another evaluation; raise ValueError for any other change."""
+    """Return the specification of the run in ``folder`` with another evaluation; raise ValueError for any
+    other change.
+    """
     changed = override(spec, settings)
     for key in settings:
         if not key.startswith("evaluation."):
-            raise ValueError(f"--set {key} would make another run than {folder} (of a RUN only evaluation.* can be set)")
+            raise ValueError(
+                f"--set {key} would make another run than {folder} (of a RUN only evaluation.* can be set)"
+            )
     return changed
 
 
 def _trained_spec(folder: Path) -> RunSpec:
     """Return the run as far as it is trained: measuring it trains it no further."""
-    from ddpm_eval import checkpoint  # torch, only where something is computed
+    from ddpm_eval.training import checkpoint  # torch, only where something is computed
 
     saved = checkpoint.load(folder / checkpoint.FILE_NAME, prefixes=())
     train = saved.spec.train.model_copy(update={"steps": saved.step or saved.spec.train.steps})
@@ -161,18 +183,24 @@ def _trained_spec(folder: Path) -> RunSpec:
 def _measured_spec(folder: Path) -> RunSpec:
     entries = {entry.name: entry for entry in Store(folder / "results.h5").entries()}
     if "training" not in entries:
-        raise ValueError(f"{folder} holds no results to report (measure first: python cli.py reproduce {folder})")
+        raise ValueError(
+            f"{folder} holds no results to report (measure first: python cli.py reproduce {folder})"
+        )
     return parse(entries["training"].provenance["spec"])
 
 
 def variance_floors(workspace: Workspace, variance: str) -> Array | None:
-    """Return each term's irreducible bits/dim under a fixed variance (index 0 is t = 1), None for another variance."""
+    """Return each term's irreducible bits/dim under a fixed variance (index 0 is t = 1), None for another
+    variance.
+    """
     trained = workspace.spec().diffusion.variance
     name = (trained if variance == "trained" else variance).replace("-", "_")
     tables = workspace.result("schedule", ScheduleTables)
     if tables is None or name not in ("fixed_large", "fixed_small"):
         return None
-    sigma2, beta_tilde = (np.concatenate([[np.nan], table]) for table in (getattr(tables, name), tables.beta_tilde))
+    sigma2, beta_tilde = (
+        np.concatenate([[np.nan], table]) for table in (getattr(tables, name), tables.beta_tilde)
+    )
     return analyse.variance_floor(sigma2, beta_tilde)
 
 

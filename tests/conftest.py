@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ddpm_eval.data import ImageSet, load
+from ddpm_eval.data.datasets import ImageSet, load
 from ddpm_eval.spec import DataSpec
 
 if TYPE_CHECKING:
-    from ddpm_eval.features import Extractor
+    from ddpm_eval.metrics.features import Extractor
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -48,19 +48,23 @@ def digits() -> tuple[ImageSet, ImageSet]:
 
 
 @pytest.fixture(scope="session")
-def digits_classifier(digits: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> "Extractor":
+def digits_classifier(
+    digits: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory
+) -> "Extractor":
     """The digits' classifier, trained once per session."""
-    from ddpm_eval import features  # imports torch-fidelity, which takes seconds
+    from ddpm_eval.metrics import features  # imports torch-fidelity, which takes seconds
 
     return features.classifier(*digits, tmp_path_factory.mktemp("classifiers"))
 
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of FID's Inception in torch-fidelity's layout, from a seeded initialisation: not the trained network."""
+    """A weights file of FID's Inception in torch-fidelity's layout, from a seeded initialisation: not the
+    trained network.
+    """
     import torch
 
-    from ddpm_eval import features
+    from ddpm_eval.metrics import features
     from ddpm_eval.runtime import global_seed
 
     with global_seed(0, torch.device("cpu")), pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,8 @@
 """The paper's equations written as literally as possible: floats, lists, loops. Only the tests use it.
 
-Nothing here is shared with the package. Where the package simplifies, this does not: the posterior comes from Bayes' rule on
-densities' precisions, the decoder from numerical integration of the density, the KL divergence from its textbook form.
-Lists over t have index 0..T; an image is a flat list of numbers in [-1, 1].
+Nothing here is shared with the package. Where the package simplifies, this does not: the posterior comes from
+Bayes' rule on densities' precisions, the decoder from numerical integration of the density, the KL divergence
+from its textbook form. Lists over t have index 0..T; an image is a flat list of numbers in [-1, 1].
 """
 
 import math
@@ -73,14 +73,20 @@ def kl(mean_q, variance_q, mean_p, variance_p):
 
 
 def decoder_nll(level, mean, variance):
-    """Eq. 13 by integrating the density over the bin of ``level`` (0..255); a tail is cut where it is negligible."""
+    """Eq. 13 by integrating the density over the bin of ``level`` (0..255); a tail is cut where it is
+    negligible.
+    """
     x, sigma = 2 * level / 255 - 1, math.sqrt(variance)
     lower = (x - 1 / 255 - mean) / sigma if level > 0 else -math.inf
     upper = (x + 1 / 255 - mean) / sigma if level < 255 else math.inf
-    peak = min(max(0.0, lower), upper)  # where the density on the bin is largest: taken out, so that nothing underflows
+    peak = min(
+        max(0.0, lower), upper
+    )  # where the density on the bin is largest: taken out, so that nothing underflows
     reach = 40 / max(1.0, abs(peak))  # beyond it the integrand is below exp(-40)
     low, high = max(lower, peak - min(reach, 9)), min(upper, peak + min(reach, 9))
-    integral, _ = quad(lambda u: math.exp((peak - u) * (peak + u) / 2), low, high, epsabs=0, epsrel=1e-12, limit=200)
+    integral, _ = quad(
+        lambda u: math.exp((peak - u) * (peak + u) / 2), low, high, epsabs=0, epsrel=1e-12, limit=200
+    )
     return peak**2 / 2 + math.log(ROOT_TWO_PI) - math.log(integral)
 
 
@@ -99,8 +105,8 @@ def tanh_decoder_nll(level, mean, variance):
 def bound_term(beta, levels, eps, t, network, prediction, variance, clip, decoder="exact"):
     """L_{t-1} of one image (nats) and the mean squared error of its x0_hat.
 
-    ``levels`` and ``eps`` are flat lists, ``network`` maps a flat list and t (from 1) to a flat list, ``variance`` is a
-    name or a table over t.
+    ``levels`` and ``eps`` are flat lists, ``network`` maps a flat list and t (from 1) to a flat list,
+    ``variance`` is a name or a table over t.
     """
     x_0 = [2 * level / 255 - 1 for level in levels]
     x_t = diffuse(beta, x_0, t, eps)

@@ -4,15 +4,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ddpm_eval.features  # noqa: F401 - lets torchvision, which diffusers imports, load beside a CPU-only torch
+import ddpm_eval.metrics.features  # noqa: F401 - lets torchvision, which diffusers imports, load beside a CPU-only torch
+from ddpm_eval.model.unet import UNet
 from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec
-from ddpm_eval.unet import UNet
 
-diffusers = pytest.importorskip("diffusers", reason="parity is tested against diffusers: pip install -e '.[test]'")
+diffusers = pytest.importorskip(
+    "diffusers", reason="parity is tested against diffusers: pip install -e '.[test]'"
+)
 
 SHAPES = {  # every preset's shape at reduced width: channels, side, network
-    "digits": (1, 8, NetworkSpec(base_channels=16, multipliers=(1, 2), blocks=1, attention_sides=(), norm_groups=4)),
-    "mnist": (1, 28, NetworkSpec(base_channels=8, multipliers=(1, 2, 2), blocks=1, attention_sides=(7,), norm_groups=2)),
+    "digits": (
+        1,
+        8,
+        NetworkSpec(base_channels=16, multipliers=(1, 2), blocks=1, attention_sides=(), norm_groups=4),
+    ),
+    "mnist": (
+        1,
+        28,
+        NetworkSpec(base_channels=8, multipliers=(1, 2, 2), blocks=1, attention_sides=(7,), norm_groups=2),
+    ),
     "cifar10": (3, 32, NetworkSpec(base_channels=16, multipliers=(1, 2, 2, 2), norm_groups=4)),
     "256x256": (3, 256, NetworkSpec(base_channels=8, multipliers=(1, 1, 2, 2, 4, 4), norm_groups=4)),
 }

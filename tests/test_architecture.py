@@ -1,4 +1,6 @@
-"""What the code as a whole keeps to: imports flow one way, heavy libraries stay where they belong, the library is silent."""
+"""What the code as a whole keeps to: imports flow one way, heavy libraries stay where they belong, the
+library is silent.
+"""
 
 import ast
 import json
@@ -65,7 +67,9 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") i
 
 
 def imported(tree):
-    """List everything a module imports, at any depth, as dotted names; what only a type checker reads is not imported."""
+    """List everything a module imports, at any depth, as dotted names; what only a type checker reads is not
+    imported.
+    """
     names = []
     unread = {
         below
@@ -88,7 +92,9 @@ def siblings(tree):
 
 
 def run_python(code, *options):
-    done = subprocess.run([sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -105,12 +111,21 @@ def test_imports_flow_down_the_list_only(name):
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_the_library_knows_neither_its_experiments_nor_its_command_line(name):
-    assert not {module.split(".")[0] for module in imported(MODULES[name])} & {"experiments", "cli", "click", "tests"}
+    assert not {module.split(".")[0] for module in imported(MODULES[name])} & {
+        "experiments",
+        "cli",
+        "click",
+        "tests",
+    }
 
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_each_format_and_engine_has_one_home(library):
-    users = {name for name, tree in MODULES.items() if library in {module.split(".")[0] for module in imported(tree)}}
+    users = {
+        name
+        for name, tree in MODULES.items()
+        if library in {module.split(".")[0] for module in imported(tree)}
+    }
     assert users and users <= OWNERS[library]
 
 
@@ -135,7 +150,8 @@ def test_global_random_state_is_seeded_in_one_place_only():
         name
         for name, tree in MODULES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.manual_seed", "np.random.seed", "random.seed")
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("torch.manual_seed", "np.random.seed", "random.seed")
     ]
     assert seeders == ["runtime"]
 
@@ -174,12 +190,12 @@ class NotInstalled:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())
 import numpy as np
-from ddpm_eval.records import Reals
-from ddpm_eval.store import Store
+from ddpm_eval.results.records import ReferenceImages
+from ddpm_eval.results.store import Store
 from experiments.workspace import Workspace
 from pathlib import Path
 folder = Workspace("digits", runs=Path({str(tmp_path / "runs")!r})).folder()
-images = Reals(images=np.zeros((2, 1, 8, 8), np.uint8), name="digits", split="train")
+images = ReferenceImages(images=np.zeros((2, 1, 8, 8), np.uint8), name="digits", split="train")
 Store(folder / "results.h5").put("reals", images, key="k", provenance={{"weights": "w"}})
 import cli
 cli.main(["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(tmp_path / "reports")!r}], standalone_mode=False)
@@ -189,7 +205,9 @@ cli.main(["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(tmp_
 
 
 def test_every_function_is_short():
-    """Median under ten lines, none over sixty, a training loop under eighty (STYLE): docstrings are not counted."""
+    """Median under ten lines, none over sixty, a training loop under eighty (STYLE): docstrings are not
+    counted.
+    """
     lengths = {}
     for name, tree in MODULES.items():
         for node in ast.walk(tree):

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import network as benchmark  # noqa: E402
 
-from experiments.presets import preset  # noqa: E402
+from experiments.paper.presets import preset  # noqa: E402
 
 MARKED = """# Speed
 
@@ -27,7 +27,9 @@ none
 
 
 def row(variant, speeds, stage="training", network="digits", peak=100.0):
-    return benchmark.Row(network, stage, benchmark.Variant.parse(variant), 128, speeds, 2_500_000_000, 0.5, peak)
+    return benchmark.Row(
+        network, stage, benchmark.Variant.parse(variant), 128, speeds, 2_500_000_000, 0.5, peak
+    )
 
 
 @pytest.mark.slow
@@ -35,8 +37,17 @@ def test_the_smallest_benchmark_writes_its_tables(tmp_path):
     document = tmp_path / "performance.md"
     document.write_text(MARKED)
     words = ["--networks", "digits", "--device", "cpu", "--rounds", "2", "--batch", "4", "--threads", "1"]
-    command = [sys.executable, ROOT / "benchmarks" / "network.py", *words, "--variants", "ours/fp32/eager", "ours/bf16/eager"]
-    done = subprocess.run([*command, "--write", document], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "network.py",
+        *words,
+        "--variants",
+        "ours/fp32/eager",
+        "ours/bf16/eager",
+    ]
+    done = subprocess.run(
+        [*command, "--write", document], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     text = document.read_text()
     assert len(re.findall(r"^\| digits \| (?:training|sampling) \| 4 \| ours/", text, re.MULTILINE)) == 4
@@ -67,11 +78,15 @@ def test_hours_follow_from_the_speeds_of_the_defaults():
     assert float(cells[3]) == pytest.approx(spec.train.steps * 128 / 64 / 3600, rel=0.05)
     assert float(cells[5]) == pytest.approx(spec.evaluation.n_samples * 1000 / 2000 / 3600, rel=0.05)
     assert float(cells[6]) == pytest.approx(10_000 * 1000 / 2000 / 3600, rel=0.05)
-    assert len(benchmark.hours_table(rows, "cuda")) == 2  # sampling was not measured with that device's default
+    assert (
+        len(benchmark.hours_table(rows, "cuda")) == 2
+    )  # sampling was not measured with that device's default
 
 
 def test_the_arithmetic_is_that_of_the_layers():
-    """Backward costs twice forward, but for the first layer's images; half the width is about a quarter of the products."""
+    """Backward costs twice forward, but for the first layer's images; half the width is about a quarter of
+    the products.
+    """
     large, small = (preset(name) for name in ("cifar10", "cifar10-small"))
     step, update = (benchmark.gigaflop_per_image(large, stage) for stage in ("sampling", "training"))
     assert update == pytest.approx(3 * step, rel=0.01)

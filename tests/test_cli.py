@@ -1,4 +1,6 @@
-"""The command line: the contract's commands on a tiny run, and one sentence with exit code 2 for every user error."""
+"""The command line: the contract's commands on a tiny run, and one sentence with exit code 2 for every user
+error.
+"""
 
 import os
 import re
@@ -18,10 +20,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cli
-from ddpm_eval import memory
-from ddpm_eval.spec import PROTOCOLS
-from experiments.presets import DEVIATIONS, NAMES, TABLE_2, preset, run_name
-from experiments.published import table_2
+from ddpm_eval.protocol import PROTOCOLS
+from ddpm_eval.training import memory
+from experiments.paper.presets import DEVIATIONS, NAMES, TABLE_2, preset, run_name
+from experiments.paper.published import table_2
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
@@ -111,8 +113,18 @@ def test_tables_have_the_columns_that_scripts_rely_on(made):
 def test_figures_come_as_png_and_pdf_with_their_numbers(made):
     folder = next((made[0] / "reports").iterdir()) / "figures"
     names = {path.stem for path in folder.glob("*.png")}
-    assert {"samples", "rate_distortion", "progressive", "table2", "terms", "interpolation", "estimators"} <= names
-    assert names == {path.stem for path in folder.glob("*.pdf")} == {path.stem for path in folder.glob("*.csv")}
+    assert {
+        "samples",
+        "rate_distortion",
+        "progressive",
+        "table2",
+        "terms",
+        "interpolation",
+        "estimators",
+    } <= names
+    assert (
+        names == {path.stem for path in folder.glob("*.pdf")} == {path.stem for path in folder.glob("*.csv")}
+    )
 
 
 @pytest.mark.slow
@@ -120,7 +132,9 @@ def test_a_second_call_and_report_only_render(made):
     folder, output = made
     stores = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")}
     again = call("reproduce", *folders(folder), *SETTINGS)
-    assert again.split("Report:")[0] == output.split("\n\nReport:")[0].split("Report:")[0] or "Report:" in again
+    assert (
+        again.split("Report:")[0] == output.split("\n\nReport:")[0].split("Report:")[0] or "Report:" in again
+    )
     call("report", *folders(folder), *SETTINGS)
     assert stores == {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")}
 
@@ -146,7 +160,9 @@ def test_commands_on_one_run(made, tmp_path):
     assert (tmp_path / "between.png").exists() and (tmp_path / "nearest.png").exists()
     text = call("likelihood", folder, "--precision", "bf16", "--against", "fp32")
     assert "difference: bf16 - fp32, paired" in text and ", bf16" in text
-    assert "by the full estimator" in refuse("likelihood", folder, "--against", "bf16", "--estimator", "stratified")
+    assert "by the full estimator" in refuse(
+        "likelihood", folder, "--against", "bf16", "--estimator", "stratified"
+    )
     assert "another precision than fp32" in refuse("likelihood", folder, "--against", "fp32")
 
 
@@ -164,16 +180,22 @@ cli.main(["report", *sys.argv[1:]], standalone_mode=False)
 
 @pytest.fixture
 def passive(monkeypatch):
-    """Let the threads of worker processes sleep while they wait, as `cli.py` does: beside other work they crawl."""
+    """Let the threads of worker processes sleep while they wait, as `cli.py` does: beside other work they
+    crawl.
+    """
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passive")
 def test_an_imported_run_goes_through_every_command(made, tmp_path):
-    """A model that goes out to diffusers and comes back has the original's bound; nothing is claimed of its training."""
+    """A model that goes out to diffusers and comes back has the original's bound; nothing is claimed of its
+    training.
+    """
     run, reports = tmp_path / "runs" / "imported" / "model", ["--reports", tmp_path / "reports"]
-    settings = [word for key, value in TINY.items() if "evaluation" in key for word in ("--set", f"{key}={value}")]
+    settings = [
+        word for key, value in TINY.items() if "evaluation" in key for word in ("--set", f"{key}={value}")
+    ]
     call("export-checkpoint", main_run(made[0]), "--out", tmp_path / "diffusers")
     call("import-checkpoint", tmp_path / "diffusers", "--out", run, "--data", "digits", *settings)
     checkpoint = (run / "checkpoint.safetensors").read_bytes()
@@ -190,7 +212,10 @@ def test_an_imported_run_goes_through_every_command(made, tmp_path):
     output = call("rate-distortion", run, *reports)
     report = Path(re.search(r"Report: (.*)", output)[1]).parent
     assert report == tmp_path / "reports" / "imported-model" and "reverse steps" in output
-    splits = [pd.read_csv(folder / "tables" / "split.csv") for folder in (report, next((made[0] / "reports").iterdir()))]
+    splits = [
+        pd.read_csv(folder / "tables" / "split.csv")
+        for folder in (report, next((made[0] / "reports").iterdir()))
+    ]
     np.testing.assert_allclose(*(split["bits_per_dim"] for split in splits), rtol=1e-5)
     call("progressive", run, *reports)
     shutil.rmtree(report)
@@ -200,7 +225,12 @@ def test_an_imported_run_goes_through_every_command(made, tmp_path):
     figures = {path.stem for path in (report / "figures").glob("*.png")}
     assert {"samples", "rate_distortion", "progressive", "terms", "interpolation", "chains"} <= figures
     text = (report / "report.md").read_text()
-    assert "imported from" in text and "Table 2" not in text and "Preset" not in text and "updates of batch" not in text
+    assert (
+        "imported from" in text
+        and "Table 2" not in text
+        and "Preset" not in text
+        and "updates of batch" not in text
+    )
     assert text.count("Not measured yet") == 0
     call("sample", run, "-n", "4", "--steps", "5")
     assert "frechet_distance" in call("quality", run) and (tmp_path / "runs" / "classifiers").is_dir()
@@ -271,7 +301,10 @@ def test_dry_run_prints_and_makes_nothing(tmp_path):
         (["reproduce", "--preset", "mnits"], "there is no preset 'mnits'"),
         (["reproduce", "--data", "digitz"], "digitz"),
         (["reproduce", "--data", "folder:/no/such/folder"], "/no/such/folder"),
-        (["reproduce", "--set", "train.stepz=5"], "there is no option 'train.stepz' (did you mean train.steps"),
+        (
+            ["reproduce", "--set", "train.stepz=5"],
+            "there is no option 'train.stepz' (did you mean train.steps",
+        ),
         (["reproduce", "--set", "train.steps=many"], "train.steps is 'many'"),
         (["reproduce", "--set", "train.steps"], "--set takes KEY=VALUE"),
         (["reproduce", "--set", "train.steps=0"], "train.steps is 0"),
@@ -289,18 +322,30 @@ def test_dry_run_prints_and_makes_nothing(tmp_path):
     ],
 )
 def test_user_errors_are_one_sentence(arguments, sentence, tmp_path):
-    extra = {"reproduce": folders(tmp_path), "ablation": folders(tmp_path), "train": folders(tmp_path)[:2]}.get(
-        arguments[0], []
-    )
+    extra = {
+        "reproduce": folders(tmp_path),
+        "ablation": folders(tmp_path),
+        "train": folders(tmp_path)[:2],
+    }.get(arguments[0], [])
     assert sentence in refuse(*arguments, *extra)
     assert not list(tmp_path.rglob("*.h5")) and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda runtime: 120 * 10**6)
-    one = ["train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.batch_size=4096", "--set", "train.steps=1"]
+    one = [
+        "train",
+        *folders(tmp_path)[:2],
+        *SETTINGS,
+        "--set",
+        "train.batch_size=4096",
+        "--set",
+        "train.steps=1",
+    ]
     message = refuse(*one)
-    assert "training digits with batches of 4096 needs about" in message and "--set train.batch_size=" in message
+    assert (
+        "training digits with batches of 4096 needs about" in message and "--set train.batch_size=" in message
+    )
     assert not list(tmp_path.rglob("*.safetensors"))
     assert "ok after 1 updates" in call(*one, "--ignore-memory")
 
@@ -309,19 +354,26 @@ def test_training_shows_how_it_goes(tmp_path):
     """Event files and previews lie in the run's folder; the report draws the bound over training."""
     call("train", *folders(tmp_path)[:2], *SETTINGS, "--log", "tensorboard", "--preview-steps", "4")
     run = main_run(tmp_path)
-    assert [path.name for path in sorted((run / "previews").iterdir())] == [f"step-{n:08d}.png" for n in (4, 8, 12)]
+    assert [path.name for path in sorted((run / "previews").iterdir())] == [
+        f"step-{n:08d}.png" for n in (4, 8, 12)
+    ]
     assert list((run / "tensorboard").iterdir())
     call("report", *folders(tmp_path), *SETTINGS)
     curve = pd.read_csv(next((tmp_path / "reports").iterdir()) / "figures" / "training_bound.csv")
     assert curve["update"].tolist() == [4, 8, 12] and (curve["n_images"] == 24).all()
-    assert ((curve["bits_per_dim_low"] < curve["bits_per_dim"]) & (curve["bits_per_dim"] < curve["bits_per_dim_high"])).all()
+    assert (
+        (curve["bits_per_dim_low"] < curve["bits_per_dim"])
+        & (curve["bits_per_dim"] < curve["bits_per_dim_high"])
+    ).all()
     page = (next((tmp_path / "reports").iterdir()) / "report.md").read_text()
     assert "8 evaluations of each of the same 24 test images" in page
 
 
 def test_a_missing_tensorboard_is_said_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert "pip install 'ddpm_eval[log]'" in refuse("train", *folders(tmp_path)[:2], *SETTINGS, "--log", "tensorboard")
+    assert "pip install 'ddpm_eval[log]'" in refuse(
+        "train", *folders(tmp_path)[:2], *SETTINGS, "--log", "tensorboard"
+    )
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -366,7 +418,9 @@ def training(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # background jobs of a shell ignore it
     )
     try:
         _wait_for_checkpoint(process, folder)
@@ -384,7 +438,9 @@ def _wait_for_checkpoint(process, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)]
+)
 def test_a_stopped_run_continues(tmp_path, sent, code):
     with training(tmp_path) as process:
         os.kill(process.pid, sent)
@@ -394,7 +450,9 @@ def test_a_stopped_run_continues(tmp_path, sent, code):
         assert "the same command continues where it was" in error and "Traceback" not in error
     checkpoint = next((tmp_path / "runs").rglob("checkpoint.safetensors"))
     before = checkpoint.stat().st_mtime_ns
-    output = call("train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.steps=100000", "--max-minutes", "0.02")
+    output = call(
+        "train", *folders(tmp_path)[:2], *SETTINGS, "--set", "train.steps=100000", "--max-minutes", "0.02"
+    )
     assert "stopped after" in output and checkpoint.stat().st_mtime_ns > before
 
 

@@ -26,7 +26,17 @@ TINY = {
 def stay(folder, monkeypatch, *words):
     """Make a stay with the tiny digits that measures as little as there is."""
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-    places = [folder / "out", "--runs", folder / "runs", "--data-root", folder, "--part-mb", "0.2", "--preset", "digits"]
+    places = [
+        folder / "out",
+        "--runs",
+        folder / "runs",
+        "--data-root",
+        folder,
+        "--part-mb",
+        "0.2",
+        "--preset",
+        "digits",
+    ]
     monkeypatch.setattr(sys, "argv", ["gpu_run.py", *map(str, places), *settings, *words])
     monkeypatch.setattr(gpu_run, "evaluation", lambda here: [gpu_run.stratified(here, "train", "fp32")])
     here = gpu_run.Stay(gpu_run.parse())
@@ -42,7 +52,9 @@ def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, 
     first = stay(tmp_path, monkeypatch, *few)
     rows = gpu_run.history(tmp_path / "out" / "bits_per_dim.csv")
     totals = [(int(row["updates"]), row["split"]) for row in rows if row["quantity"] == "total"]
-    assert [split for _, split in totals] == ["test", "train"] and totals[0][0] < totals[1][0] == first.updates
+    assert [split for _, split in totals] == ["test", "train"] and totals[0][0] < totals[1][
+        0
+    ] == first.updates
     assert all(int(row["images"]) == 8 * int(row["updates"]) for row in rows)
     assert list((tmp_path / "out" / "reports").rglob("report.md"))
     before = first.updates
@@ -51,7 +63,10 @@ def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, 
     assert second.updates > before
     assert f"continuing from {tmp_path / 'out' / 'state'}: {before} updates" in capsys.readouterr().out
     state = tmp_path / "out" / "state"
-    assert parts.checked(state, parts.read_sums(state)) and gpu_run.kept_updates(state, second.name) == second.updates
+    assert (
+        parts.checked(state, parts.read_sums(state))
+        and gpu_run.kept_updates(state, second.name) == second.updates
+    )
 
 
 def test_the_time_is_divided_and_some_is_kept():
@@ -62,9 +77,28 @@ def test_the_time_is_divided_and_some_is_kept():
 
 def test_the_history_keeps_one_row_of_each_kind(tmp_path):
     path = tmp_path / "history.csv"
-    facts = {"images": 80, "train_seconds": 1.0, "split": "test", "estimator": "full", "low": 1.0, "high": 3.0, "n_images": 5}
-    for updates, precision, value in [(10, "fp32", 4.0), (10, "bf16", 4.1), (20, "fp32", 3.0), (10, "fp32", 4.2)]:
-        row = {**facts, "updates": updates, "precision": precision, "quantity": "total", "bits_per_dim": value}
+    facts = {
+        "images": 80,
+        "train_seconds": 1.0,
+        "split": "test",
+        "estimator": "full",
+        "low": 1.0,
+        "high": 3.0,
+        "n_images": 5,
+    }
+    for updates, precision, value in [
+        (10, "fp32", 4.0),
+        (10, "bf16", 4.1),
+        (20, "fp32", 3.0),
+        (10, "fp32", 4.2),
+    ]:
+        row = {
+            **facts,
+            "updates": updates,
+            "precision": precision,
+            "quantity": "total",
+            "bits_per_dim": value,
+        }
         gpu_run.record(path, [row])
     found = {(row["updates"], row["precision"]): row["bits_per_dim"] for row in gpu_run.history(path)}
     assert found == {("10", "bf16"): "4.1", ("20", "fp32"): "3.0", ("10", "fp32"): "4.2"}
@@ -82,7 +116,9 @@ def test_a_command_that_takes_too_long_is_stopped(tmp_path):
 
 def test_the_last_error_of_a_log_is_found(tmp_path):
     log = tmp_path / "log.txt"
-    log.write_text("Error: the first\n## next\n  bar\nError: device 'tpu' is unknown\n[  0.1 min] train: FAILED\n")
+    log.write_text(
+        "Error: the first\n## next\n  bar\nError: device 'tpu' is unknown\n[  0.1 min] train: FAILED\n"
+    )
     assert gpu_run.last_error(log) == "device 'tpu' is unknown"
     log.write_text("Killed")
     assert gpu_run.last_error(log) == f"see {log}"

@@ -44,7 +44,9 @@ def test_unpacking_restores_what_was_packed(files, packed, tmp_path):
 
 def test_the_usual_tools_check_and_join_the_parts(files, packed):
     subprocess.run(["sha256sum", "--check", "--quiet", parts.SUMS], cwd=packed, check=True)
-    archive = subprocess.run("cat run.tar.* | tar -xO run/checkpoint", shell=True, cwd=packed, capture_output=True, check=True)
+    archive = subprocess.run(
+        "cat run.tar.* | tar -xO run/checkpoint", shell=True, cwd=packed, capture_output=True, check=True
+    )
     assert archive.stdout == files[0].read_bytes()
 
 
@@ -53,7 +55,9 @@ def test_parts_of_what_did_not_change_keep_their_names_and_old_ones_go(files, pa
     files[-1].write_bytes(b"changed" * 5000)
     after = parts.pack(files, tmp_path / "root", packed, "run.tar", LIMIT)
     assert set(after) == {path.name for path in packed.iterdir()} - {parts.SUMS}
-    assert len(set(after) & before) == 3  # the checkpoint's, but for the part that it shares with the next file
+    assert (
+        len(set(after) & before) == 3
+    )  # the checkpoint's, but for the part that it shares with the next file
 
 
 def test_a_writer_that_is_killed_leaves_the_last_set(files, packed, tmp_path, monkeypatch):
@@ -65,7 +69,10 @@ def test_a_writer_that_is_killed_leaves_the_last_set(files, packed, tmp_path, mo
             parts.pack(files, tmp_path / "root", packed, "run.tar", LIMIT)
     assert parts.read_sums(packed) == before and parts.checked(packed, before)
     parts.pack(files, tmp_path / "root", packed, "run.tar", LIMIT)
-    assert {path.name for path in packed.iterdir()} == {*parts.read_sums(packed), parts.SUMS}  # nothing is left behind
+    assert {path.name for path in packed.iterdir()} == {
+        *parts.read_sums(packed),
+        parts.SUMS,
+    }  # nothing is left behind
 
 
 def _killed_at(count, add):
@@ -113,7 +120,13 @@ def split(path, folder, names):
 
 @pytest.mark.parametrize(
     "names",
-    [[""], [f".part{i:02d}" for i in range(12)], [f"-{i}" for i in range(1, 13)], ["aa", "ab", "ac"], [".part-a", ".part-b"]],
+    [
+        [""],
+        [f".part{i:02d}" for i in range(12)],
+        [f"-{i}" for i in range(1, 13)],
+        ["aa", "ab", "ac"],
+        [".part-a", ".part-b"],
+    ],
     ids=["whole", "padded", "unpadded", "split's own", "letters"],
 )
 def test_data_are_joined_in_order(data_file, tmp_path, names):

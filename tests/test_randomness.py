@@ -54,11 +54,14 @@ def test_normal_is_box_muller_on_the_words_of_its_counter():
     for a, b in (u[:2], u[2:]):
         radius = math.sqrt(-2 * math.log(a))
         expected += [radius * math.cos(2 * math.pi * b), radius * math.sin(2 * math.pi * b)]
-    torch.testing.assert_close(draw(seed, stream, (image,), (t,), (4,))[0], torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        draw(seed, stream, (image,), (t,), (4,))[0], torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 def test_noise_is_standard_normal():
-    # Kolmogorov-Smirnov on 400,000 draws; the seed is fixed, so that the test is deterministic and p is uniform over seeds
+    # Kolmogorov-Smirnov on 400,000 draws; the seed is fixed, so that the test is deterministic and p is
+    # uniform over seeds
     noise = draw(image=range(100), shape=(4000,)).numpy().ravel()
     assert stats.kstest(noise, "norm").pvalue > 0.01
     tails = (np.abs(noise) > 4).sum()  # expected 25.3, Poisson
@@ -70,7 +73,8 @@ def test_each_coordinate_of_a_block_is_standard_normal_and_independent_of_the_ot
     noise = draw(image=range(50_000), shape=(4,)).numpy()
     for column in noise.T:
         assert stats.kstest(column, "norm").pvalue > 0.005
-    # correlations of the values and of their squares: standard error 1 / sqrt(n), 4.5 of them; Box-Muller pairs share a radius
+    # correlations of the values and of their squares: standard error 1 / sqrt(n), 4.5 of them; Box-Muller
+    # pairs share a radius
     for power in (1, 2):
         correlation = np.corrcoef(noise.T**power) - np.eye(4)
         assert np.abs(correlation).max() < 4.5 / math.sqrt(len(noise))
@@ -107,7 +111,9 @@ def test_noise_does_not_depend_on_the_batch_it_is_drawn_in():
         alone = normal(4, Stream.BOUND, i[None], t[None], (1, 5, 3), torch.float32)
         assert torch.equal(together[row], alone[0])
     order = torch.tensor([2, 0, 3, 1])
-    assert torch.equal(together[order], normal(4, Stream.BOUND, ids[order], times[order], (1, 5, 3), torch.float32))
+    assert torch.equal(
+        together[order], normal(4, Stream.BOUND, ids[order], times[order], (1, 5, 3), torch.float32)
+    )
 
 
 def test_one_time_is_shared_by_the_batch():
@@ -138,4 +144,6 @@ def test_derived_seeds_spread_over_their_range_and_never_change():
     assert derive_seed(0, 1, 2) == derive_seed(0, 1, 2) == GOLDEN_SEED
 
 
-GOLDEN_SEED = 8355219811774198581  # part of every stored result: a change of it changes the noise of every run
+GOLDEN_SEED = (
+    8355219811774198581  # part of every stored result: a change of it changes the noise of every run
+)

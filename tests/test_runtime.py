@@ -11,8 +11,8 @@ import torch
 from tiny import HERE, TINY, tiny
 
 from ddpm_eval import runtime
+from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime, global_seed
-from ddpm_eval.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +42,10 @@ def test_without_a_gpu_everything_runs_on_the_cpu(monkeypatch, name):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:x"])
 def test_a_gpu_that_is_not_there_is_a_sentence(monkeypatch, name):
     without_cuda(monkeypatch)
-    with pytest.raises(ValueError, match=rf"device '{name}' asked for, but torch .* finds no CUDA device \(use --device cpu\)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"device '{name}' asked for, but torch .* finds no CUDA device \(use --device cpu\)",
+    ):
         runtime.start(name)
 
 
@@ -56,7 +59,11 @@ def test_an_unknown_device_is_a_sentence(monkeypatch, name):
 def test_gpus_are_chosen_by_name_or_by_local_rank(monkeypatch):
     with_cuda(monkeypatch)
     assert runtime._device("cuda:1", local_rank=0) == torch.device("cuda:1")
-    assert runtime._device("cuda", local_rank=1) == runtime._device("auto", local_rank=1) == torch.device("cuda:1")
+    assert (
+        runtime._device("cuda", local_rank=1)
+        == runtime._device("auto", local_rank=1)
+        == torch.device("cuda:1")
+    )
     with pytest.raises(ValueError, match="device 'cuda:2' asked for, but there are 2 CUDA devices"):
         runtime._device("cuda:2", local_rank=0)
     with pytest.raises(ValueError, match="device 'cuda:x' is unknown"):
@@ -90,7 +97,7 @@ def test_the_device_is_named_with_its_threads_and_processes():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_shares_are_disjoint_complete_and_even(world_size):
     items = list(range(20))
-    shares = [Runtime(torch.device("cpu"), rank, world_size).mine(items) for rank in range(world_size)]
+    shares = [Runtime(torch.device("cpu"), rank, world_size).shard(items) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -103,7 +110,7 @@ def test_alone_nothing_is_communicated():
     value = torch.tensor([1.0, 2.0])
     HERE.barrier()
     assert torch.equal(HERE.mean(value), value)
-    assert HERE.agree(True) is True and HERE.agree(False) is False
+    assert HERE.any_process(True) is True and HERE.any_process(False) is False
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -5,13 +5,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.spec import (
-    PROTOCOLS,
     DataSpec,
     DiffusionSpec,
     EvaluationSpec,
     NetworkSpec,
-    Protocol,
     RunSpec,
     TrainSpec,
     differences,
@@ -53,10 +52,15 @@ def test_the_digest_is_a_function_of_the_content(run):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("train.steps", "200"), ("train.checkpoint_steps", "5"), ("evaluation.n_samples", "99"), ("preset", "other")],
+    [
+        ("train.steps", "200"),
+        ("train.checkpoint_steps", "5"),
+        ("evaluation.n_samples", "99"),
+        ("preset", "other"),
+    ],
 )
 def test_identity_ignores_what_does_not_touch_the_weights(run, key, value):
-    assert override(run, {key: value}).identity() == run.identity()
+    assert override(run, {key: value}).training_digest() == run.training_digest()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_identity_ignores_what_does_not_touch_the_weights(run, key, value):
 )
 def test_identity_and_differences_see_every_choice_that_touches_the_weights(run, key, value):
     changed = override(run, {key: value})
-    assert changed.identity() != run.identity()
+    assert changed.training_digest() != run.training_digest()
     (difference,) = differences(changed, run)
     assert difference.startswith(f"{key}: ")
 
@@ -91,7 +95,9 @@ def test_cell_and_output_channels(run):
 
 
 def test_override_reads_json_and_plain_text(run):
-    changed = override(run, {"network.multipliers": "[1, 2, 2]", "data.name": "npz:some file.npz", "network.dropout": "0.25"})
+    changed = override(
+        run, {"network.multipliers": "[1, 2, 2]", "data.name": "npz:some file.npz", "network.dropout": "0.25"}
+    )
     assert changed.network.multipliers == (1, 2, 2) and changed.data.name == "npz:some file.npz"
     assert changed.network.dropout == 0.25 and run.network.dropout == 0
 
@@ -112,7 +118,10 @@ def test_override_reads_json_and_plain_text(run):
         ({"diffusion.variance": "learned"}, "a learned variance needs objective vlb"),
         ({"network.base_channels": "18"}, "18 channels, which 4 normalisation groups do not divide"),
         ({"network.norm_groups": "3", "network.base_channels": "9"}, "time embedding needs an even number"),
-        ({"data.side": "9"}, "images are 9 pixels wide, but a network with 2 levels needs a side divisible by 2"),
+        (
+            {"data.side": "9"},
+            "images are 9 pixels wide, but a network with 2 levels needs a side divisible by 2",
+        ),
         ({"data.channels": "2"}, "data.channels is 2: "),
         ({"seed": "-1"}, "seed is -1: "),
     ],
@@ -131,8 +140,13 @@ def test_unknown_fields_are_refused(run):
 
 
 def test_captions_say_every_choice():
-    assert PROTOCOLS["paper"].caption() == "protocol paper: trained variance, x_0 clipped, tanh decoder, one draw"
-    assert PROTOCOLS["exact"].caption() == "protocol exact: trained variance, unclipped, exact decoder, one draw"
+    assert (
+        PROTOCOLS["paper"].caption()
+        == "protocol paper: trained variance, x_0 clipped, tanh decoder, one draw"
+    )
+    assert (
+        PROTOCOLS["exact"].caption() == "protocol exact: trained variance, unclipped, exact decoder, one draw"
+    )
     custom = Protocol(name="mine", variance="fixed-small", clip=False, decoder="tanh", draws=3)
     assert custom.caption() == "protocol mine: fixed-small variance, unclipped, tanh decoder, 3 draws"
     assert Protocol.model_validate_json(custom.model_dump_json()) == custom

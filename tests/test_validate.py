@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ddpm_eval import bound, oracle, pipeline, quality, sample
-from ddpm_eval.diffusion import ReverseProcess
+from ddpm_eval.metrics import bound, quality
+from ddpm_eval.model import gaussian, samplers
+from ddpm_eval.model.diffusion import ReverseProcess
+from ddpm_eval.stages import pipeline
 from experiments import validate
 from experiments.validate import Row
 
@@ -44,7 +46,9 @@ def test_only_selects_by_part_of_a_name_and_refuses_none():
     said = []
     validate.run("frech", said.append)
     assert said == ["checking frechet"]
-    with pytest.raises(ValueError, match=r"no check has 'fid' in its name \(there are bound, optimal-variance"):
+    with pytest.raises(
+        ValueError, match=r"no check has 'fid' in its name \(there are bound, optimal-variance"
+    ):
         validate.run("fid", said.append)
 
 
@@ -66,7 +70,15 @@ def test_rows_pass_by_their_tolerance_and_never_with_nan():
 def test_the_table_has_a_row_each():
     rows = [Row("a", "1", 1.0, 1.0, 0.5, 2.0), Row("b", "nats", 1.0, 9.0, 1.0, 4.5)]
     frame = validate.validation_table(rows)
-    columns = ["quantity", "unit", "measured", "exact", "difference_in_standard_errors", "tolerance", "passed"]
+    columns = [
+        "quantity",
+        "unit",
+        "measured",
+        "exact",
+        "difference_in_standard_errors",
+        "tolerance",
+        "passed",
+    ]
     assert list(frame.columns) == columns
     assert frame["passed"].tolist() == [True, False]
     assert frame["difference_in_standard_errors"].tolist() == [0.0, -8.0]
@@ -118,17 +130,19 @@ def plant_noise(monkeypatch):
 
 
 def plant_last_noise(monkeypatch):
-    step = sample.Chain.step
+    step = samplers.Chain.step
 
     def noisy(self, p, x, t, ids):
         extra = torch.exp(0.5 * p.log_variance) * self._noise(ids, t, x) if int(t) == 1 else 0
         return step(self, p, x, t, ids) + extra
 
-    monkeypatch.setattr(sample.Chain, "step", noisy)
+    monkeypatch.setattr(samplers.Chain, "step", noisy)
 
 
 def plant_sampler_variance(monkeypatch):
-    monkeypatch.setattr(sample.Chain, "_noise", lambda self, ids, t, x, f=sample.Chain._noise: 1.05 * f(self, ids, t, x))
+    monkeypatch.setattr(
+        samplers.Chain, "_noise", lambda self, ids, t, x, f=samplers.Chain._noise: 1.05 * f(self, ids, t, x)
+    )
 
 
 def plant_truncation(monkeypatch):
@@ -137,12 +151,14 @@ def plant_truncation(monkeypatch):
 
 def plant_biased_covariance(monkeypatch):
     unbiased = quality.Moments.covariance.fget
-    monkeypatch.setattr(quality.Moments, "covariance", property(lambda self: unbiased(self) * (self.n - 1) / self.n))
+    monkeypatch.setattr(
+        quality.Moments, "covariance", property(lambda self: unbiased(self) * (self.n - 1) / self.n)
+    )
 
 
 def plant_denoiser(monkeypatch):
-    call = oracle.Denoiser.__call__
-    monkeypatch.setattr(oracle.Denoiser, "__call__", lambda self, x, t: 1.03 * call(self, x, t))
+    call = gaussian.Denoiser.__call__
+    monkeypatch.setattr(gaussian.Denoiser, "__call__", lambda self, x, t: 1.03 * call(self, x, t))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +184,8 @@ def test_planted_bugs_are_found(monkeypatch, check, plant):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("check", "plant"), [("stratified", plant_decoder), ("gaussian-data", plant_half), ("bound", plant_decoder)]
+    ("check", "plant"),
+    [("stratified", plant_decoder), ("gaussian-data", plant_half), ("bound", plant_decoder)],
 )
 def test_a_planted_bug_is_found_through_the_pipeline(monkeypatch, check, plant):
     plant(monkeypatch)

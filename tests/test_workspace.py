@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny import TINY, tiny
 
-from ddpm_eval import checkpoint
-from ddpm_eval.records import TrainingLog
+from ddpm_eval.model.unet import UNet
+from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.spec import override
-from ddpm_eval.unet import UNet
+from ddpm_eval.training import checkpoint
 from experiments import ablation
 from experiments.description import describe
-from experiments.presets import MAIN_CELL, TABLE_2, against_the_paper, preset
+from experiments.paper.presets import MAIN_CELL, TABLE_2, against_the_paper, preset
 from experiments.workspace import GivenRun, Workspace, given_run
 
 
@@ -52,20 +52,24 @@ def test_reports_of_given_runs_do_not_collide_with_each_other_or_with_a_presets(
 def test_a_given_run_is_measured_as_far_as_it_is_trained(tmp_path):
     found = given_run(saved(tmp_path), {"evaluation.n_samples": "7"})
     assert found.spec.train.steps == 4 < TINY.train.steps and found.spec.evaluation.n_samples == 7
-    assert found.spec.identity() == TINY.identity()
+    assert found.spec.training_digest() == TINY.training_digest()
 
 
 def test_what_cannot_be_asked_of_a_given_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint"):
         given_run(tmp_path / "none", {})
-    with pytest.raises(ValueError, match=r"there is no checkpoint .*safetensors/checkpoint\.safetensors"):  # not a folder
+    with pytest.raises(
+        ValueError, match=r"there is no checkpoint .*safetensors/checkpoint\.safetensors"
+    ):  # not a folder
         given_run(saved(tmp_path / "run") / checkpoint.FILE_NAME, {})
     with pytest.raises(ValueError, match="holds no results to report"):
         given_run(saved(tmp_path), {}, measured=True)
     for key, value in [("train.steps", "9"), ("diffusion.timesteps", "9"), ("seed", "1")]:
         with pytest.raises(ValueError, match=f"--set {key} would make another run"):
             given_run(tmp_path, {key: value})
-    with pytest.raises(ValueError, match=r"there is no option 'evaluation\.n_sample' \(did you mean evaluation\.n_samples"):
+    with pytest.raises(
+        ValueError, match=r"there is no option 'evaluation\.n_sample' \(did you mean evaluation\.n_samples"
+    ):
         given_run(tmp_path, {"evaluation.n_sample": "9"})
 
 
@@ -91,7 +95,9 @@ def test_departures_from_the_paper_are_named():
     assert against_the_paper(preset("cifar10", settings=changed)) == (
         "network.base_channels: 64, not 128; train.steps: 300, not 800000"
     )
-    assert "0.16M parameters; train.steps: 5, not 1200" in against_the_paper(preset("digits", settings={"train.steps": "5"}))
+    assert "0.16M parameters; train.steps: 5, not 1200" in against_the_paper(
+        preset("digits", settings={"train.steps": "5"})
+    )
     assert against_the_paper(override(TINY, {"preset": "imported"})) == "another project's model"
 
 

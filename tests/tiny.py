@@ -1,10 +1,12 @@
-"""The smallest run that has every part of a real one: the embedded digits and a tiny network. Only tests use it."""
+"""The smallest run that has every part of a real one: the embedded digits and a tiny network. Only tests use
+it.
+"""
 
 from functools import cache
 
 import torch
 
-from ddpm_eval.data import ImageSet, load
+from ddpm_eval.data.datasets import ImageSet, load
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec, override
 
@@ -16,7 +18,9 @@ TINY = RunSpec(
     data=DataSpec(name="digits", channels=1, side=8),
     network=NetworkSpec(base_channels=8, multipliers=(1, 2), blocks=1, attention_sides=(), norm_groups=4),
     diffusion=DiffusionSpec(timesteps=20, beta_start=1e-3, beta_end=0.5),  # alpha_bar at T is 0.005
-    train=TrainSpec(steps=6, batch_size=8, learning_rate=1e-3, warmup_steps=3, ema_decay=0.9, checkpoint_steps=2),
+    train=TrainSpec(
+        steps=6, batch_size=8, learning_rate=1e-3, warmup_steps=3, ema_decay=0.9, checkpoint_steps=2
+    ),
     evaluation=EvaluationSpec(n_samples=10, n_train_images=6, n_progressive=2, evaluations_per_image=4),
 )
 
@@ -41,7 +45,9 @@ def tiny(**settings: object) -> RunSpec:
 def cell(prediction: str, objective: str, variance: str, **settings: object) -> RunSpec:
     """Return the tiny run of one cell."""
     diffusion = {"prediction": prediction, "objective": objective, "variance": variance}
-    document = TINY.model_copy(update={"diffusion": DiffusionSpec(**{**TINY.diffusion.model_dump(), **diffusion})})
+    document = TINY.model_copy(
+        update={"diffusion": DiffusionSpec(**{**TINY.diffusion.model_dump(), **diffusion})}
+    )
     return override(document, {key.replace("__", "."): str(value) for key, value in settings.items()})
 
 

@@ -1,0 +1,86 @@
+"""Sets of samples as files: any folder, npz or results file to be measured; samples handed on as PNG or npz.
+
+Images are 8-bit, square, of one size and kind; nothing is converted, scaled or resized on the way (see
+docs/datasets.md).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddpm_eval.data import datasets
+from ddpm_eval.metrics.features import Images
+from ddpm_eval.metrics.quality import ArrayImages
+from ddpm_eval.results.records import Samples
+from ddpm_eval.results.store import Store
+from ddpm_eval.spec import DataSpec
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+CHUNK = 500
+"""Images that are written at a time."""
+
+
+def load_images(path: Path, name: str = "samples") -> Images:
+    """Open a set of images, whoever made them.
+
+    Args:
+        path: a folder of images (read recursively, in the order of their paths), an npz file (``arr_0``, the
+            layout of the ADM evaluator, or ``x_test``'s), or a results file of a run.
+        name: which samples of a results file.
+
+    Raises:
+        ValueError: if it is none of these, is empty, or its images are not 8-bit or not of one size and kind.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no folder or file {path}")
+    if path.is_dir():
+        return _data_set(f"folder:{path}")
+    if path.suffix == ".npz":
+        return _data_set(f"npz:{path}")
+    if path.suffix in HDF5_SUFFIXES:
+        return ArrayImages(Store(path).get(name, Samples).images)
+    raise ValueError(f"{path} is neither a folder of images nor a .npz or {' or '.join(HDF5_SUFFIXES)} file")
+
+
+def export_png(images: Images, folder: Path) -> None:
+    """Write images as ``000000.png``, ``000001.png``, ... into a new folder.
+
+    Raises:
+        ValueError: if the folder exists and is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty (choose a new folder)")
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in _chunks(images):
+        for i, image in zip(index, images.take(index), strict=True):
+            Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(
+                folder / f"{i:06d}.png"
+            )
+
+
+def export_npz(images: Images, path: Path) -> None:
+    """Write images as the array ``arr_0``, uint8 ``[n, side, side, channels]``: the layout of the ADM
+    evaluator.
+
+    Raises:
+        ValueError: if the file exists.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists already (choose a new name)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    try:
+        np.savez(temporary, images.take(np.arange(len(images))).transpose(0, 2, 3, 1))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _data_set(name: str) -> Images:
+    channels, side = datasets.inspect(name)
+    return datasets.load(DataSpec(name=name, channels=1 if channels == 1 else 3, side=side), "all")
+
+
+def _chunks(images: Images) -> list[np.ndarray]:
+    return [np.arange(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]

@@ -1,0 +1,159 @@
+"""The presets: one aligned table of what the paper published, and our own small ones.
+
+A published preset differs from the paper in nothing but what `DEVIATIONS` says. Parameter counts are the
+paper's; a test holds the networks to them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ddpm_eval.spec import (
+    DataSpec,
+    DiffusionSpec,
+    EvaluationSpec,
+    NetworkSpec,
+    Objective,
+    Prediction,
+    RunSpec,
+    TrainSpec,
+    Variance,
+    differences,
+    override,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of Table 2: what the network predicts and what it is trained on."""
+
+    prediction: Prediction
+    objective: Objective
+    learned: bool
+
+
+MAIN_CELL = Cell("eps", "mse", learned=False)
+"""The paper's model: eps prediction, L_simple."""
+
+TABLE_2 = (
+    Cell("mu", "vlb", learned=True),
+    Cell("mu", "vlb", learned=False),
+    Cell("mu", "mse", learned=False),
+    Cell("eps", "vlb", learned=True),
+    Cell("eps", "vlb", learned=False),
+    MAIN_CELL,
+)
+
+# fmt: off
+# name                       data                   channels  side  flips  base  multipliers         blocks
+# attention  groups  dropout
+_SHAPES: dict[str, tuple[str, int, int, bool, int, tuple[int, ...], int, tuple[int, ...], int, float]] = {
+    "digits":                 ("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
+    "mnist":                  ("mnist",               1,        28,  False,   32, (1, 2, 2),          1,      (7,),       8,     0.0),
+    "cifar10":                ("cifar10",             3,        32,  True,   128, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
+    "cifar10-small":          ("cifar10",             3,        32,  True,    64, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
+    "celebahq256":            ("folder:celebahq256",  3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-bedroom256":        ("lsun:bedroom",        3,       256,  False,  128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-church256":         ("lsun:church_outdoor", 3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-cat256":            ("lsun:cat",            3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-bedroom256-large":  ("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+}
+
+# name                       steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train
+# curves
+_TRAINING: dict[str, tuple[int, int, float, int, float, int, Variance, int, int, int]] = {
+    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100,   400),
+    "mnist":                  (   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
+    "cifar10":                (  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
+    "cifar10-small":          (  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
+    "celebahq256":            (  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256":        (2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-church256":         (1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-cat256":            (1_800_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256-large":  (1_150_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+}
+# fmt: on
+
+DEVIATIONS = {
+    "digits": "not in the paper: scikit-learn's 8x8 digits, a network of 0.16M parameters",
+    "mnist": "not in the paper",
+    "cifar10": "",
+    "cifar10-small": "not in the paper: half the width, larger batches and learning rate, shorter average",
+    "celebahq256": "flips as the paper's appendix says of all sets but LSUN Bedroom",
+    "lsun-bedroom256": "",
+    "lsun-church256": "",
+    "lsun-cat256": "",
+    "lsun-bedroom256-large": "width 192 gives 255.6M parameters; the paper says 'about 256M' and not how",
+}
+
+NAMES = tuple(_SHAPES)
+
+
+def preset(
+    name: str, cell: Cell = MAIN_CELL, settings: Mapping[str, str] | None = None, seed: int = 0
+) -> RunSpec:
+    """Return the run of a preset.
+
+    Args:
+        name: of the preset.
+        cell: row of Table 2; the default is the paper's model.
+        settings: fields to replace, see `ddpm_eval.spec.override`.
+        seed: of everything.
+
+    Raises:
+        ValueError: if there is no such preset, field or value.
+    """
+    if name not in _SHAPES:
+        raise ValueError(f"there is no preset {name!r} (there are {', '.join(NAMES)})")
+    data, channels, side, flips, base, multipliers, blocks, attention, groups, dropout = _SHAPES[name]
+    steps, batch, rate, warmup, ema, checkpoint, variance, n_samples, n_train, n_curve = _TRAINING[name]
+    spec = RunSpec(
+        preset=name,
+        seed=seed,
+        data=DataSpec(name=data, channels=channels, side=side, flips=flips),  # type: ignore[arg-type]
+        network=NetworkSpec(
+            base_channels=base,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention_sides=attention,
+            norm_groups=groups,
+            dropout=dropout,
+        ),
+        diffusion=DiffusionSpec(
+            prediction=cell.prediction,
+            objective=cell.objective,
+            variance="learned" if cell.learned else variance,
+        ),
+        train=TrainSpec(
+            steps=steps,
+            batch_size=batch,
+            learning_rate=rate,
+            warmup_steps=warmup,
+            ema_decay=ema,
+            checkpoint_steps=checkpoint,
+        ),
+        evaluation=EvaluationSpec(n_samples=n_samples, n_train_images=n_train, n_curve=n_curve),
+    )
+    return override(spec, settings or {})
+
+
+def run_name(spec: RunSpec) -> str:
+    """Name a run's folder: its cell, with a digest where it is not exactly the preset's."""
+    plain = preset(spec.preset, _cell(spec)).training_digest() == spec.training_digest()
+    return spec.cell if plain else f"{spec.cell}-{spec.training_digest()}"
+
+
+def against_the_paper(spec: RunSpec) -> str:
+    """Say in what a run departs from the paper: its preset's deviations, and what it changes in the
+    preset.
+    """
+    if spec.preset not in DEVIATIONS:
+        return "another project's model"
+    plain = preset(spec.preset, _cell(spec), seed=spec.seed)
+    changed = differences(spec, plain)
+    if spec.train.steps != plain.train.steps:
+        changed.append(f"train.steps: {spec.train.steps}, not {plain.train.steps}")
+    return "; ".join(filter(None, [DEVIATIONS[spec.preset], *changed])) or "as published"
+
+
+def _cell(spec: RunSpec) -> Cell:
+    return Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)

@@ -1,0 +1,676 @@
+"""The paper's maths against Bayes' rule, torch.distributions, diffusers, numerical integration, and its
+published anchors.
+"""
+
+import math
+import warnings
+
+import literal_bound as literal
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from ddpm_eval.model.diffusion import (
+    ReverseProcess,
+    bound_term,
+    decoder_nll,
+    decoder_term,
+    eps_from_x_0,
+    evenly_spaced,
+    gaussian_kl,
+    kl_term,
+    make_schedule,
+    prior_kl,
+    q_posterior_mean,
+    q_sample,
+    training_loss,
+    x_0_from_eps,
+    x_0_from_mean,
+)
+from ddpm_eval.model.samplers import Chain
+from ddpm_eval.spec import DiffusionSpec
+
+LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+PAPER = make_schedule(DiffusionSpec())
+BITS = math.log(2)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=generator(seed), dtype=dtype)
+
+
+def random_images(n, *shape, seed=0):
+    levels = torch.randint(0, 256, (n, *shape), generator=generator(seed))
+    levels.view(-1)[:2] = torch.tensor([0, 255])  # the outer bins are always among them
+    return levels, levels.double() / 127.5 - 1
+
+
+def some_network(x, timestep):
+    """A smooth nonlinear map without meaning."""
+    return torch.sin(1.7 * x) * 0.8 + 0.05 * (timestep.to(x.dtype) + 1).reshape(-1, 1, 1, 1)
+
+
+def small(timesteps=12, **fields):
+    return make_schedule(DiffusionSpec(timesteps=timesteps, beta_start=0.003, beta_end=0.2, **fields))
+
+
+def gaussian_log_density(x, mean, variance):
+    return -0.5 * ((x - mean) ** 2 / variance + torch.log(2 * math.pi * variance))
+
+
+# Schedules
+
+
+def test_linear_schedule_is_the_papers():
+    assert PAPER.timesteps == 1000
+    assert float(PAPER.beta[1]) == 1e-4 and float(PAPER.beta[1000]) == 0.02
+    beta = literal.linear_beta(1000, 1e-4, 0.02)
+    np.testing.assert_allclose(PAPER.beta, beta, rtol=1e-13)
+    np.testing.assert_allclose(PAPER.alpha_bar, literal.cumulative_alpha(beta), rtol=1e-12)
+    assert float(PAPER.alpha_bar[0]) == 1 and float(PAPER.alpha_bar[1000]) == pytest.approx(
+        4.0358e-5, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["linear", "quadratic", "constant", "cosine"])
+@pytest.mark.parametrize("timesteps", [2, 10, 1000])
+def test_every_schedule_is_a_chain_of_valid_variances(name, timesteps):
+    schedule = make_schedule(DiffusionSpec(timesteps=timesteps, schedule=name))
+    assert len(schedule.beta) == timesteps + 1 and schedule.beta[0] == 0
+    assert ((schedule.beta[1:] > 0) & (schedule.beta[1:] < 1)).all()
+    assert (schedule.alpha_bar.diff() < 0).all() and (schedule.alpha_bar > 0).all()
+    assert (schedule.beta_tilde[2:] < schedule.beta[2:]).all() and (schedule.beta_tilde[2:] > 0).all()
+    assert schedule.beta_tilde[1] == 0
+    torch.testing.assert_close(schedule.alpha_bar[1:] / schedule.alpha_bar[:-1], 1 - schedule.beta[1:])
+
+
+def test_other_schedules_follow_their_definitions():
+    quadratic = make_schedule(DiffusionSpec(schedule="quadratic")).beta
+    np.testing.assert_allclose(quadratic[[1, 1000]], [1e-4, 0.02])
+    np.testing.assert_allclose(np.diff(quadratic[1:].sqrt().numpy(), 2), 0, atol=1e-15)
+    assert (make_schedule(DiffusionSpec(schedule="constant")).beta[1:] == 0.02).all()
+    # Nichol and Dhariwal, Eq. 17: alpha_bar = f(t) / f(0), f = cos^2 of a line; only the last beta meets the
+    # cap of 0.999
+    cosine = make_schedule(DiffusionSpec(schedule="cosine"))
+    f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(cosine.alpha_bar[:1000], f[:1000] / f[0], rtol=1e-10)
+    assert float(cosine.beta[1000]) == 0.999
+
+
+def test_fixed_variances_are_the_authors():
+    large, small_ = PAPER.fixed_variance("fixed-large"), PAPER.fixed_variance("fixed-small")
+    for t in (1, 2, 3, 500, 1000):
+        beta = literal.linear_beta(1000, 1e-4, 0.02)
+        assert float(large[t]) == pytest.approx(literal.reverse_variance(beta, t, "fixed-large"), rel=1e-9)
+        assert float(small_[t]) == pytest.approx(literal.reverse_variance(beta, t, "fixed-small"), rel=1e-9)
+    assert math.sqrt(large[1]) * 127.5 == pytest.approx(
+        0.942, abs=5e-4
+    )  # shared/paper: std on the 0-255 scale
+
+
+def test_respacing_keeps_the_marginals_and_composes():
+    steps = [3, 4, 9, 12]
+    schedule = small()
+    chain = schedule.respaced(steps)
+    torch.testing.assert_close(chain.alpha_bar[1:], schedule.alpha_bar[steps], rtol=0, atol=0)
+    torch.testing.assert_close((1 - chain.beta).cumprod(0), chain.alpha_bar)
+    assert chain.network_time[1:].tolist() == [2, 3, 8, 11]
+    again = chain.respaced([2, 4])
+    torch.testing.assert_close(again.beta, schedule.respaced([4, 12]).beta)
+    assert again.network_time[1:].tolist() == [3, 11]
+
+
+def test_respacing_to_every_step_changes_nothing():
+    schedule = small()
+    full = schedule.respaced(range(1, 13))
+    for name in ("beta", "beta_tilde", "mean_weight_x_0", "mean_weight_x_t"):
+        torch.testing.assert_close(getattr(full, name), getattr(schedule, name), rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("steps", [[], [5], [1, 1], [3, 2], [0, 4], [4, 13], [-1, 4]])
+def test_respacing_refuses_what_is_no_chain(steps):
+    with pytest.raises(ValueError, match=r"two or more increasing times in 1\.\.12"):
+        small().respaced(steps)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "count"), [(1000, 2), (1000, 7), (1000, 999), (1000, 1000), (5, 4), (10, 3)]
+)
+def test_evenly_spaced_times_are_as_even_as_whole_numbers_allow(timesteps, count):
+    times = evenly_spaced(timesteps, count)
+    gaps = np.diff([0, *times])
+    assert len(times) == count and times[-1] == timesteps
+    assert gaps.min() >= 1 and abs(gaps - timesteps / count).max() <= 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 11])
+def test_evenly_spaced_refuses_impossible_counts(count):
+    with pytest.raises(ValueError, match="allows 2 to 10"):
+        evenly_spaced(10, count)
+
+
+# The forward process and its posterior
+
+
+def test_posterior_is_bayes_rule_pointwise():
+    # log q(x_{t-1} | x_t, x_0) = log q(x_t | x_{t-1}) + log q(x_{t-1} | x_0) - log q(x_t | x_0) anywhere, for
+    # every t > 1
+    t = torch.arange(2, 1001)
+    x_0, x_s, x_t = randn(3, len(t))
+    alpha_bar, beta = PAPER.alpha_bar, PAPER.beta
+    right = gaussian_log_density(x_t, (1 - beta[t]).sqrt() * x_s, beta[t])
+    right += gaussian_log_density(x_s, alpha_bar[t - 1].sqrt() * x_0, 1 - alpha_bar[t - 1])
+    right -= gaussian_log_density(x_t, alpha_bar[t].sqrt() * x_0, 1 - alpha_bar[t])
+    left = gaussian_log_density(x_s, q_posterior_mean(PAPER, x_0, x_t, t), PAPER.beta_tilde[t])
+    # squared residuals reach 1e6 at the first steps and cancel: rounding relative to them
+    torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
+
+
+def test_diffusing_step_by_step_is_diffusing_at_once():
+    schedule = small()
+    mean, variance = 1.0, 0.0
+    for t in range(1, 13):
+        mean, variance = (
+            mean * math.sqrt(1 - schedule.beta[t]),
+            variance * (1 - schedule.beta[t]) + schedule.beta[t],
+        )
+        x_0, eps = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        assert float(q_sample(schedule, x_0, torch.tensor([t]), eps)) == pytest.approx(mean)
+        assert float(q_sample(schedule, 0 * x_0, torch.tensor([t]), eps + 1)) ** 2 == pytest.approx(
+            float(variance)
+        )
+
+
+def test_predictions_convert_into_each_other():
+    t = torch.arange(1, 1001)
+    x_0, eps = randn(2, 1000, 1, 2, 2)
+    x_t = q_sample(PAPER, x_0, t, eps)
+    # dividing by sqrt(alpha_bar_T) = 0.006 and by weights near 1e-3 loses up to four digits of sixteen
+    torch.testing.assert_close(x_0_from_eps(PAPER, x_t, t, eps), x_0, rtol=0, atol=1e-11)
+    torch.testing.assert_close(eps_from_x_0(PAPER, x_t, t, x_0), eps, rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        x_0_from_mean(PAPER, x_t, t, q_posterior_mean(PAPER, x_0, x_t, t)), x_0, rtol=0, atol=1e-11
+    )
+
+
+# The bound
+
+
+def test_gaussian_kl_is_that_of_torch():
+    mean_q, log_q, mean_p, log_p = randn(4, 500)
+    expected = kl_divergence(Normal(mean_q, (log_q / 2).exp()), Normal(mean_p, (log_p / 2).exp()))
+    torch.testing.assert_close(gaussian_kl((mean_q - mean_p).square(), log_q, log_p), expected)
+
+
+def test_gaussian_kl_keeps_its_digits_for_nearly_equal_variances():
+    # KL = r^2 / 4 + O(r^3) for a log ratio r: in the textbook form 1e-16 would drown in rounding
+    zero, r = torch.zeros(1, dtype=torch.float64), torch.tensor([1e-6], dtype=torch.float64)
+    assert float(gaussian_kl(zero, r, zero)) == pytest.approx(2.5e-13, rel=1e-3)
+
+
+def test_prior_is_the_divergence_from_the_standard_normal():
+    _, x_0 = random_images(3, 3, 4, 4)
+    alpha_bar = PAPER.alpha_bar[-1]
+    q = Normal(alpha_bar.sqrt() * x_0, (1 - alpha_bar).sqrt().expand_as(x_0))
+    expected = kl_divergence(q, Normal(torch.zeros_like(x_0), torch.ones_like(x_0))).flatten(1).sum(1)
+    torch.testing.assert_close(prior_kl(PAPER, x_0), expected, rtol=1e-9, atol=0)
+
+
+def test_prior_of_the_cifar10_test_images_is_the_papers(cifar10_npz):
+    with np.load(cifar10_npz) as data:
+        images = np.delete(data["x_test"], data["inexact_test"], axis=0)
+    x_0 = torch.from_numpy(images).double() / 127.5 - 1
+    bits_per_dim = prior_kl(PAPER, x_0) / (3072 * BITS)
+    # issue 3: 7.4e-6 (the paper's 7.3e-6 is of another subset and precision); two digits
+    assert float(bits_per_dim.mean()) == pytest.approx(7.4e-6, abs=0.05e-6)
+
+
+def variance_floor(name):
+    """KL per element in bits, for t = 2..T, of a reverse process whose mean is exact."""
+    zero = torch.zeros(999, dtype=torch.float64)
+    return gaussian_kl(zero, PAPER.beta_tilde[2:].log(), PAPER.fixed_variance(name)[2:].log()) / BITS
+
+
+def test_irreducible_variance_floor():
+    floor = variance_floor("fixed-large")
+    assert float(floor.sum()) == pytest.approx(0.48642, abs=5e-6)
+    assert float(floor[:99].sum()) == pytest.approx(0.479, abs=5e-4)  # t = 2..100
+    assert float(floor[0]) == pytest.approx(0.175, abs=5e-4)  # t = 2
+    assert float(variance_floor("fixed-small").abs().max()) == 0
+
+
+@pytest.mark.parametrize("decoder", ["exact", "tanh"])
+@pytest.mark.parametrize("mean", [-3.0, -1.0, -0.999, 0.0, 0.123, 0.997, 1.0, 2.5])
+@pytest.mark.parametrize("sigma", [1e-4, 0.00739, 0.1, 1.0, 30.0])
+def test_the_decoders_256_bins_sum_to_one(decoder, mean, sigma):
+    means = torch.full_like(LEVELS, mean)
+    nll = decoder_nll(LEVELS, means, torch.tensor(2 * math.log(sigma), dtype=torch.float64), decoder)
+    # exact: 256 relative errors of a few 1e-16, and edges of neighbours that differ by 1e-16 / sigma;
+    # tanh: the sum telescopes, but each probability is raised to at least 1e-12
+    tolerance = 1e-12 if decoder == "exact" else 256e-12 + 1e-12
+    assert float(torch.exp(-nll).sum()) == pytest.approx(1.0, abs=tolerance)
+
+
+def test_a_quantised_gaussian_of_the_decoders_width_has_entropy_2_02_bits():
+    # its mean anywhere within a level, averaged; far from the outer bins
+    offsets = torch.linspace(-0.5, 0.5, 101, dtype=torch.float64)[:-1, None] / 127.5
+    log_variance = PAPER.fixed_variance("fixed-large")[1].log()
+    nll = decoder_nll(LEVELS.expand(100, -1), (LEVELS[128] + offsets).expand(-1, 256), log_variance)
+    entropy = (torch.exp(-nll) * nll).sum(1) / BITS
+    assert float(entropy.mean()) == pytest.approx(2.02, abs=5e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.00739, 0.0397, 0.05, 0.5])
+def test_exact_decoder_is_the_integral_of_the_density_even_in_the_far_tails(sigma):
+    log_variance = torch.tensor(2 * math.log(sigma), dtype=torch.float64)
+    for level in (0, 1, 100, 254, 255):
+        for mean in (-8.0, -1.01, -0.5, -0.25, 0.0, 0.2, 0.996, 1.0, 6.0):
+            expected = literal.decoder_nll(level, mean, sigma**2)
+            found = decoder_nll(LEVELS[level], torch.tensor(mean, dtype=torch.float64), log_variance)
+            # quadrature asks for 1e-12; edges at u = (x - mean) / sigma <= 4500 are rounded to 1e-16 u; the
+            # value is u^2 / 2
+            assert float(found) == pytest.approx(expected, rel=1e-11, abs=1e-11)
+
+
+def test_tanh_decoder_is_the_authors_and_close_to_the_exact_one():
+    mean = LEVELS + 0.01 * randn(256)
+    log_variance = torch.tensor(-9.8, dtype=torch.float64)
+    found = decoder_nll(LEVELS, mean, log_variance, "tanh")
+    expected = [literal.tanh_decoder_nll(k, float(mean[k]), math.exp(-9.8)) for k in range(256)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    # the tanh CDF is within 3e-4 of the normal one (Choudhury 2014), a bin's mass within twice that
+    exact = decoder_nll(LEVELS, mean, log_variance, "exact")
+    gap = (torch.exp(-found) - torch.exp(-exact)).abs().max()
+    assert 1e-6 < float(gap) < 6e-4
+    far = decoder_nll(LEVELS[:1], LEVELS[128:129], log_variance, "tanh")
+    assert float(far) == pytest.approx(-math.log(1e-12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_levels_0_and_255_have_open_bins(dtype):
+    # a mean far outside costs nothing for the open bin alone
+    for level, mean in ((0, -50.0), (255, 50.0)):
+        nll = decoder_nll(
+            LEVELS.to(dtype), torch.full((256,), mean, dtype=dtype), torch.tensor(0.0, dtype=dtype)
+        )
+        assert (nll < 1e-6).nonzero().tolist() == [[level]]
+
+
+def decoder_gradients(x_0, mean, log_variance):
+    mean, log_variance = mean.clone().requires_grad_(), log_variance.clone().requires_grad_()
+    return torch.autograd.grad(decoder_nll(x_0, mean, log_variance).sum(), (mean, log_variance))
+
+
+def decoder_cases(dtype=torch.float64):
+    """Every level against means near and far, and log variances from a spike to a plain; shape [log variance,
+    mean, level].
+    """
+    offsets = torch.tensor(
+        [-100.0, -3, -0.5, -0.05, -0.004, 0, 0.0039, 0.02, 0.3, 2, 50], dtype=torch.float64
+    )
+    log_variances = torch.tensor([-30.0, -20, -14, -9.8, -6, -2, 0, 4, 10, 30], dtype=torch.float64)
+    shape = (len(log_variances), len(offsets), 256)
+    mean, x_0 = (LEVELS + offsets[:, None]).expand(shape), LEVELS.expand(shape)
+    return x_0.to(dtype), mean.to(dtype), log_variances[:, None, None].expand(shape).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_decoder_and_its_gradient_are_finite_everywhere(dtype):
+    cases = decoder_cases(dtype)
+    assert torch.isfinite(decoder_nll(*cases)).all() and (decoder_nll(*cases) >= 0).all()
+    assert all(torch.isfinite(gradient).all() for gradient in decoder_gradients(*cases))
+
+
+def test_decoder_gradient_matches_numerical_differences():
+    x_0, mean, log_variance = decoder_cases()
+    for wanted, gradient in zip(
+        (mean, log_variance), decoder_gradients(x_0, mean, log_variance), strict=True
+    ):
+        step = (3e-4 * (torch.exp(log_variance / 2) if wanted is mean else torch.ones_like(mean))).clamp(
+            max=1e-2
+        )
+        up, down = (
+            decoder_nll(x_0, mean + s, log_variance)
+            if wanted is mean
+            else decoder_nll(x_0, mean, log_variance + s)
+            for s in (step, -step)
+        )
+        # central differences: rounding of the value (1e-15 of it) over the step, and the step's square times
+        # the gradient's own scale; a mean of 100 also holds the step to 1e-14 only
+        value = decoder_nll(x_0, mean, log_variance)
+        noise = 4e-14 * (value + 1) / step + (gradient * 1e-13 * mean.abs() / step).abs()
+        scale = (value + 1) / (torch.exp(log_variance / 2) if wanted is mean else 1)
+        error = (gradient - (up - down) / (2 * step)).abs()
+        assert (error <= noise + 1e-6 * scale).all(), float((error / (noise + 1e-6 * scale)).max())
+
+
+def test_decoder_gradient_keeps_its_digits_in_single_precision():
+    x_0, mean, log_variance = decoder_cases(torch.float32)
+    single = decoder_gradients(x_0, mean, log_variance)
+    double = decoder_gradients(x_0.double(), mean.double(), log_variance.double())
+    # x_0 - mean is exact to 6e-8 of the larger; divided by sigma this moves the gradient by its own slope, at
+    # most 1 per sigma
+    sigma = torch.exp(log_variance.double() / 2)
+    slack = 2e-7 * torch.maximum(x_0.abs(), mean.abs()) / sigma**2
+    assert ((single[0] - double[0]).abs() <= slack + 3e-6 * (double[0].abs() + 1 / sigma)).all()
+
+
+def test_decoder_passes_gradcheck():
+    x_0 = LEVELS[[0, 0, 77, 78, 200, 255, 255]]
+    mean = (x_0 + torch.tensor([-0.02, 0.03, 0.001, -0.04, 0.02, 0.01, -0.03])).requires_grad_()
+    log_variance = torch.full((7,), -8.0, dtype=torch.float64).requires_grad_()
+    for decoder in ("exact", "tanh"):  # the tanh decoder's floor is met by none of these
+
+        def nll(mean, log_variance, decoder=decoder):
+            return decoder_nll(x_0, mean, log_variance, decoder)
+
+        assert torch.autograd.gradcheck(nll, (mean, log_variance), eps=1e-7, rtol=1e-4)
+
+
+def test_eq_3_is_eq_5_for_every_trajectory():
+    # sum_t log q(x_t | x_{t-1}) = log q(x_T | x_0) + sum_{t>1} log q(x_{t-1} | x_t, x_0), which turns Eq. 3
+    # into Eq. 5, holds point by point, for any trajectory and any p; the reverse densities appear on both
+    # sides and drop out
+    schedule = small()
+    x = randn(13, 50)
+    forward = sum(
+        gaussian_log_density(x[t], (1 - schedule.beta[t]).sqrt() * x[t - 1], schedule.beta[t])
+        for t in range(1, 13)
+    )
+    backward = gaussian_log_density(x[12], schedule.alpha_bar[12].sqrt() * x[0], 1 - schedule.alpha_bar[12])
+    for t in range(2, 13):
+        mean = q_posterior_mean(schedule, x[0], x[t], torch.tensor([t]))
+        backward = backward + gaussian_log_density(x[t - 1], mean, schedule.beta_tilde[t])
+    torch.testing.assert_close(forward, backward, rtol=1e-11, atol=1e-10)
+
+
+def test_eq_3_is_eq_5_in_expectation():
+    # One-pixel images, 200,000 trajectories: the sampled log ratios of Eq. 3 against KL terms, decoder and
+    # prior of Eq. 5
+    schedule, n = small(5), 200_000
+    process = ReverseProcess(
+        some_network, schedule, "eps", schedule.fixed_variance("fixed-large"), clip=False
+    )
+    x_0 = LEVELS[[40]].expand(n).reshape(n, 1, 1, 1)
+    x = [x_0]
+    for t in range(1, 6):
+        x.append((1 - schedule.beta[t]).sqrt() * x[-1] + schedule.beta[t].sqrt() * randn(n, 1, 1, 1, seed=t))
+    eq_3 = -gaussian_log_density(x[5], torch.zeros(1), torch.ones(1))
+    eq_5 = prior_kl(schedule, x_0).reshape(-1, 1, 1, 1)
+    for t in range(1, 6):
+        time = torch.tensor([t])
+        step = process(x[t], time)
+        eq_5 = eq_5 + bound_term(schedule, step, x_0, x[t], time.expand(n)).reshape(-1, 1, 1, 1)
+        log_q = gaussian_log_density(x[t], (1 - schedule.beta[t]).sqrt() * x[t - 1], schedule.beta[t])
+        log_p = gaussian_log_density(x[t - 1], step.mean, step.log_variance.exp())
+        eq_3 = eq_3 + log_q - (-decoder_nll(x_0, step.mean, step.log_variance) if t == 1 else log_p)
+    difference = (eq_3 - eq_5).flatten()
+    error = float(difference.std()) / math.sqrt(n)
+    assert error < 0.01 < float(eq_5.mean())
+    assert abs(float(difference.mean())) < 4 * error
+
+
+def network_predicting(prediction, schedule, eps_network):
+    """The network that says in ``prediction`` what ``eps_network`` says in eps."""
+
+    def predict(x_t, timestep):
+        t = timestep + 1
+        eps = eps_network(x_t, timestep)
+        x_0 = x_0_from_eps(schedule, x_t, t, eps)
+        return {"eps": eps, "x0": x_0, "mu": q_posterior_mean(schedule, x_0, x_t, t)}[prediction]
+
+    return predict
+
+
+@pytest.mark.parametrize("variance", ["fixed-large", "fixed-small"])
+def test_the_three_predictions_give_the_same_terms(variance):
+    schedule = small(40)
+    _, image = random_images(1, 2, 4, 4)
+    t = torch.arange(1, 41)
+    x_0 = image.expand(40, -1, -1, -1)
+    x_t = q_sample(schedule, x_0, t, randn(40, 2, 4, 4))
+    found = {}
+    for prediction in ("eps", "x0", "mu"):
+        network = network_predicting(prediction, schedule, some_network)
+        process = ReverseProcess(network, schedule, prediction, schedule.fixed_variance(variance), clip=False)
+        step = process(x_t, t)
+        found[prediction] = bound_term(schedule, step, x_0, x_t, t), step.x_0_hat
+    for prediction in ("x0", "mu"):
+        for a, b in zip(found["eps"], found[prediction], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "mu"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("variance", ["fixed-large", "fixed-small"])
+@pytest.mark.parametrize("decoder", ["exact", "tanh"])
+def test_every_term_agrees_with_the_literal_implementation(prediction, clip, variance, decoder):
+    spec = DiffusionSpec(timesteps=12, beta_start=0.003, beta_end=0.2)
+    schedule, beta = make_schedule(spec), literal.linear_beta(12, 0.003, 0.2)
+    levels, x_0 = random_images(1, 1, 2, 3)
+    eps = randn(12, 1, 2, 3)
+    process = ReverseProcess(some_network, schedule, prediction, schedule.fixed_variance(variance), clip)
+
+    def network(x, t):
+        return [math.sin(1.7 * v) * 0.8 + 0.05 * t for v in x]
+
+    for t in range(1, 13):
+        time = torch.tensor([t])
+        x_t = q_sample(schedule, x_0, time, eps[t - 1 : t])
+        step = process(x_t, time)
+        found = float(bound_term(schedule, step, x_0, x_t, time, decoder))
+        arguments = (
+            beta,
+            levels.flatten().tolist(),
+            eps[t - 1].flatten().tolist(),
+            t,
+            network,
+            prediction,
+            variance,
+            clip,
+        )
+        term, error = literal.bound_term(*arguments, decoder)
+        assert found == pytest.approx(term, rel=1e-9, abs=1e-10)  # both float64; quadrature to 1e-12
+        assert float((step.x_0_hat - x_0).square().mean()) == pytest.approx(error, rel=1e-9)
+    assert float(prior_kl(schedule, x_0)) == pytest.approx(
+        literal.prior(beta, levels.flatten().tolist()), rel=1e-9
+    )
+
+
+def test_a_respaced_chain_has_the_bound_of_its_own_literal_chain():
+    schedule = small()
+    chain = schedule.respaced([2, 5, 12])
+    levels, x_0 = random_images(1, 1, 2, 2)
+    beta = [0.0] + [
+        1 - a / b for a, b in zip(chain.alpha_bar[1:].tolist(), chain.alpha_bar[:-1].tolist(), strict=True)
+    ]
+    process = ReverseProcess(some_network, chain, "eps", chain.fixed_variance("fixed-large"), clip=False)
+    for t, full_t in ((1, 2), (2, 5), (3, 12)):
+
+        def network(x, _, full_t=full_t):
+            return [
+                math.sin(1.7 * v) * 0.8 + 0.05 * full_t for v in x
+            ]  # it is told the time of the full chain
+
+        eps, time = randn(1, 1, 2, 2, seed=t), torch.tensor([t])
+        x_t = q_sample(chain, x_0, time, eps)
+        found = bound_term(chain, process(x_t, time), x_0, x_t, time)
+        expected, _ = literal.bound_term(
+            beta, levels.flatten().tolist(), eps.flatten().tolist(), t, network, "eps", "fixed-large", False
+        )
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_bound_term_selects_decoder_or_divergence_by_time():
+    schedule = small()
+    _, x_0 = random_images(3, 1, 2, 2)
+    t = torch.tensor([1, 2, 12])
+    x_t = q_sample(schedule, x_0, t, randn(3, 1, 2, 2))
+    step = ReverseProcess(some_network, schedule, "eps", schedule.fixed_variance("fixed-small"), clip=True)(
+        x_t, t
+    )
+    terms = bound_term(schedule, step, x_0, x_t, t)
+    torch.testing.assert_close(terms[:1], decoder_term(step, x_0, "exact")[:1])
+    torch.testing.assert_close(terms[1:], kl_term(schedule, step, x_0, x_t, t)[1:])
+
+
+# Reading the network
+
+
+def test_clipping_limits_the_estimate_and_the_mean_except_under_mu_prediction():
+    schedule = small()
+    x_t, t = 5 * randn(1, 1, 4, 4), torch.tensor([7])
+    for prediction in ("eps", "x0", "mu"):
+        free, clipped = (
+            ReverseProcess(lambda x, _: x, schedule, prediction, schedule.beta, clip)(x_t, t)
+            for clip in (False, True)
+        )
+        assert free.x_0_hat.abs().max() > 1
+        torch.testing.assert_close(clipped.x_0_hat, free.x_0_hat.clamp(-1, 1))
+        if prediction == "mu":
+            assert torch.equal(clipped.mean, free.mean)
+        else:
+            torch.testing.assert_close(clipped.mean, q_posterior_mean(schedule, clipped.x_0_hat, x_t, t))
+
+
+def test_learned_variances_are_read_from_the_second_half_of_channels():
+    schedule, t = small(), torch.tensor([5])
+    x_t = randn(1, 3, 2, 2)
+
+    def head(value):
+        return lambda x, _: torch.cat([x, torch.full_like(x, value)], dim=1)
+
+    learned = ReverseProcess(head(-3.5), schedule, "eps", "learned", clip=False)(x_t, t)
+    assert learned.mean.shape == x_t.shape and (learned.log_variance == -3.5).all()
+    # learned-range: -1 is beta_tilde, +1 is beta, and between them the logarithm is linear
+    low, middle, high = (
+        float(
+            ReverseProcess(head(v), schedule, "eps", "learned-range", clip=False)(x_t, t).log_variance[
+                0, 0, 0, 0
+            ]
+        )
+        for v in (-1.0, 0.0, 1.0)
+    )
+    assert low == pytest.approx(math.log(schedule.beta_tilde[5])) and high == pytest.approx(
+        math.log(schedule.beta[5])
+    )
+    assert middle == pytest.approx((low + high) / 2)
+    first = ReverseProcess(head(-1.0), schedule, "eps", "learned-range", clip=False)(
+        x_t, torch.tensor([1])
+    ).log_variance
+    assert float(first[0, 0, 0, 0]) == pytest.approx(math.log(schedule.beta_tilde[2]))
+
+
+def test_the_network_is_told_zero_based_times_of_the_full_chain():
+    heard = []
+    chain = small().respaced([4, 9, 12])
+    process = ReverseProcess(
+        lambda x, time: heard.append(time.tolist()) or x, chain, "x0", chain.beta, clip=False
+    )
+    process(randn(3, 1, 2, 2), torch.tensor([1, 2, 3]))
+    assert heard == [[3, 8, 11]]
+
+
+# Training losses
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "mu"])
+def test_mse_is_the_mean_squared_error_of_the_prediction(prediction):
+    schedule = small()
+    _, x_0 = random_images(12, 1, 2, 2)
+    t, eps = torch.arange(1, 13), randn(12, 1, 2, 2)
+    process = ReverseProcess(
+        some_network, schedule, prediction, schedule.fixed_variance("fixed-large"), clip=False
+    )
+    x_t = q_sample(schedule, x_0, t, eps)
+    target = {"eps": eps, "x0": x_0, "mu": q_posterior_mean(schedule, x_0, x_t, t)}[prediction]
+    expected = (some_network(x_t, t - 1) - target).square().mean((1, 2, 3))
+    torch.testing.assert_close(training_loss(process, "mse", x_0, t, eps), expected)
+
+
+def test_vlb_loss_averages_to_the_bound_over_t_in_bits_per_dim():
+    spec = DiffusionSpec(timesteps=12, beta_start=0.003, beta_end=0.2)
+    schedule, beta = make_schedule(spec), literal.linear_beta(12, 0.003, 0.2)
+    levels, image = random_images(1, 1, 2, 2)
+    t, eps = torch.arange(1, 13), randn(12, 1, 2, 2)
+    process = ReverseProcess(
+        some_network, schedule, "eps", schedule.fixed_variance("fixed-small"), clip=False
+    )
+    loss = training_loss(process, "vlb", image.expand(12, -1, -1, -1), t, eps)
+
+    def network(x, t):
+        return [math.sin(1.7 * v) * 0.8 + 0.05 * t for v in x]
+
+    flat = levels.flatten().tolist()
+    total = sum(
+        literal.bound_term(
+            beta, flat, eps[s - 1].flatten().tolist(), s, network, "eps", "fixed-small", False
+        )[0]
+        for s in range(1, 13)
+    )
+    assert float(loss.mean()) * 12 == pytest.approx(total / (4 * BITS), rel=1e-9)
+
+
+def test_learned_variance_gradient_is_finite_at_every_time_in_single_precision():
+    schedule, (_, image) = PAPER, random_images(1, 1, 4, 4)
+    t = torch.tensor([1, 2, 3, 500, 1000])
+    x_0 = image.float().expand(5, -1, -1, -1)
+    head = torch.zeros(
+        5, 2, 4, 4, requires_grad=True
+    )  # the log variance starts at 0, as with a zero-initialised layer
+    process = ReverseProcess(lambda x, _: head, schedule, "eps", "learned", clip=False)
+    loss = training_loss(process, "vlb", x_0, t, randn(5, 1, 4, 4).float())
+    (gradient,) = torch.autograd.grad(loss.sum(), head)
+    assert torch.isfinite(loss).all() and torch.isfinite(gradient).all() and (gradient != 0).all()
+
+
+# The ancestral step against diffusers
+
+
+@pytest.fixture
+def scheduler_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that diffusers imports
+        from diffusers import DDPMScheduler
+
+    def make(variance, clip, prediction):
+        scheduler = DDPMScheduler(
+            num_train_timesteps=1000,
+            beta_start=1e-4,
+            beta_end=0.02,
+            variance_type=variance.replace("-", "_"),
+            clip_sample=clip,
+            prediction_type={"eps": "epsilon", "x0": "sample"}[prediction],
+        )
+        # its tables are float32; with ours in float64 the comparison is of the formulas
+        np.testing.assert_allclose(scheduler.alphas_cumprod, PAPER.alpha_bar[1:], rtol=2e-4)
+        scheduler.alphas_cumprod = PAPER.alpha_bar[1:].clone()
+        return scheduler
+
+    return make
+
+
+@pytest.mark.parametrize("variance", ["fixed-large", "fixed-small"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("prediction", ["eps", "x0"])
+def test_ancestral_step_agrees_with_diffusers(scheduler_of, monkeypatch, variance, clip, prediction):
+    scheduler = scheduler_of(variance, clip, prediction)
+    process = ReverseProcess(some_network, PAPER, prediction, PAPER.fixed_variance(variance), clip)
+    chain, ids = Chain(process, seed=3), torch.arange(2)
+    x_t = 1.5 * randn(2, 3, 4, 4)
+    for t in (1, 2, 3, 10, 100, 500, 999, 1000):
+        time = torch.tensor([t])
+        ours = chain.step(process(x_t, time), x_t, time, ids)
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor",
+            lambda *_, time=time, **__: chain._noise(ids, time, x_t),
+        )
+        theirs = scheduler.step(some_network(x_t, time - 1), t - 1, x_t).prev_sample
+        # float64 on both sides; at t = 1 both return the mean. x0_hat reaches 250 at t = 1000, where digits
+        # are lost
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,324 @@
+"""Sampling: image k is a function of (seed, k); with an exact denoiser the samples have the law that the
+chain must have.
+
+The exact denoiser is a Gaussian's (`ddpm_eval.model.gaussian`), for which every chain's output is a Gaussian
+in closed form.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced, make_schedule, q_sample
+from ddpm_eval.model.gaussian import Gaussian
+from ddpm_eval.model.samplers import Chain, draw, interpolate, trajectory
+from ddpm_eval.randomness import Stream, normal
+from ddpm_eval.spec import DiffusionSpec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHAPE = (1, 2, 2)
+N = 20_000
+
+
+def schedule(timesteps=12, end=0.6):
+    return make_schedule(DiffusionSpec(timesteps=timesteps, beta_start=1e-3, beta_end=end))
+
+
+def gaussian():
+    """Four correlated pixels with standard deviations from 0.02 to 0.9, off centre."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    covariance = (basis * np.array([0.02, 0.1, 0.4, 0.9]) ** 2) @ basis.T
+    return Gaussian.from_moments(torch.tensor([[[0.3, -0.2], [0.0, 0.5]]]), torch.from_numpy(covariance))
+
+
+def process(chain=None, variance="fixed-large", prediction="eps", network=None):
+    chain = chain or schedule()
+    network = network or gaussian().network(chain, prediction)
+    return ReverseProcess(network, chain, prediction, chain.fixed_variance(variance), clip=False)
+
+
+def elementwise(x, timestep):
+    """A network of exact operations on each element: its rows cannot depend on the rest of their batch."""
+    return 0.5 * x + 0.25 * (timestep % 2).reshape(-1, 1, 1, 1)
+
+
+def run_all(chain, n=N):
+    ids = torch.arange(n)
+    return chain.run(chain.start(ids, SHAPE, torch.float64), ids)
+
+
+def p_value(x, law):
+    """Test samples ``[n, ...]`` against a Gaussian: Kolmogorov-Smirnov on the whitened coordinates and on
+    their lengths.
+
+    Whitened by the law, samples of it are independent standard normals: a wrong mean, scale or correlation
+        shows in the
+    coordinates or in the squared lengths, which are chi-square. Bonferroni over the two.
+    """
+    white = ((x.double() - law.mean).flatten(1) @ law.basis / law.eigenvalues.sqrt()).numpy()
+    coordinates = stats.kstest(white.ravel(), "norm").pvalue
+    lengths = stats.kstest((white**2).sum(1), stats.chi2(white.shape[1]).cdf).pvalue
+    correlation = np.corrcoef(white.T)[np.triu_indices(white.shape[1], 1)]
+    together = stats.chi2.sf(len(white) * (correlation**2).sum(), len(correlation))
+    return min(1.0, 3 * min(coordinates, lengths, together))
+
+
+# What an image depends on
+
+
+@pytest.mark.parametrize("method", ["ancestral", "ddim"])
+def test_an_image_depends_on_seed_and_number_only(method):
+    chain = Chain(process(network=elementwise), seed=5, method=method, eta=0.5)
+    whole = draw(chain, torch.arange(11), SHAPE)
+    assert torch.equal(draw(chain, torch.tensor([3, 10]), SHAPE), whole[[3, 10]])
+    assert torch.equal(draw(chain, torch.arange(11).flip(0), SHAPE), whole.flip(0))
+    assert torch.equal(torch.cat([draw(chain, ids, SHAPE) for ids in torch.arange(11).split(4)]), whole)
+    assert len({tuple(image.flatten().tolist()) for image in whole}) == 11
+    other = draw(Chain(chain.process, seed=6, method=method, eta=0.5), torch.arange(11), SHAPE)
+    assert not (other == whole).flatten(1).all(1).any()
+
+
+def test_each_step_has_noise_of_its_own():
+    """One image's noises over the steps, and the start, are independent: they are never drawn twice."""
+    chain, ids, noises = Chain(process(network=elementwise), seed=1), torch.arange(2000), []
+    noises.append(chain.start(ids, SHAPE, torch.float64))
+    for t in range(2, 13):
+        noises.append(chain._noise(ids, torch.tensor([t]), noises[0]))
+    flat = torch.stack(noises).flatten(1)
+    correlation = torch.corrcoef(flat) - torch.eye(len(flat))
+    assert correlation.abs().max() < 4.5 / math.sqrt(flat.shape[1])
+
+
+def test_a_respaced_chain_draws_the_full_chains_noise_at_its_steps():
+    full, times = schedule(), evenly_spaced(12, 4)
+    short = Chain(process(full.respaced(times), network=elementwise), seed=1)
+    whole, ids = Chain(process(full, network=elementwise), seed=1), torch.arange(3)
+    like = whole.start(ids, SHAPE)
+    for k, t in enumerate(times, start=1):
+        assert torch.equal(
+            short._noise(ids, torch.tensor([k]), like), whole._noise(ids, torch.tensor([t]), like)
+        )
+
+
+# Ancestral sampling
+
+
+@pytest.mark.parametrize("variance", ["fixed-large", "fixed-small"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "mu"])
+def test_ancestral_samples_of_a_gaussian_have_the_closed_form_law(variance, prediction):
+    chain = schedule()
+    law = gaussian().sampler_output(chain, chain.fixed_variance(variance))
+    x = run_all(Chain(process(chain, variance, prediction), seed=11))
+    assert p_value(x, law) > 0.001
+    # the moments themselves: a mean has standard error sqrt(variance / n), a covariance sqrt((s_ii s_jj +
+    # s_ij^2) / n)
+    flat, exact = x.flatten(1), law.covariance
+    assert ((flat.mean(0) - law.mean.flatten()).abs() < 4.5 * (exact.diag() / N).sqrt()).all()
+    spread = ((torch.outer(exact.diag(), exact.diag()) + exact**2) / N).sqrt()
+    assert ((torch.cov(flat.T) - exact).abs() < 4.5 * spread).all()
+
+
+def test_the_test_of_the_law_would_see_noise_at_the_last_step_or_another_variance():
+    chain = schedule()
+    noisy = chain.fixed_variance("fixed-large").clone()
+    law = gaussian().sampler_output(chain, noisy)
+    x = run_all(Chain(process(chain, "fixed-large"), seed=11))
+    with_noise = x + noisy[1].sqrt() * torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype
+    )
+    assert p_value(with_noise, law) < 1e-6
+    assert p_value(run_all(Chain(process(chain, "fixed-small"), seed=11)), law) < 1e-6
+
+
+def test_a_respaced_chain_has_its_own_closed_form_law():
+    short = schedule(100, 0.1).respaced(evenly_spaced(100, 9))
+    law = gaussian().sampler_output(short, short.fixed_variance("fixed-small"))
+    assert p_value(run_all(Chain(process(short, "fixed-small"), seed=2)), law) > 0.001
+
+
+def test_the_last_step_is_the_mean_without_noise():
+    x, ids = (
+        torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        torch.arange(5),
+    )
+    p = process()
+    for method in ("ancestral", "ddim"):
+        ends = [Chain(p, seed, method, eta=1.0).run(x, ids, first=1) for seed in (0, 1)]
+        assert torch.equal(*ends)
+    torch.testing.assert_close(ends[0], p(x, torch.tensor([1])).x_0_hat)  # DDIM's ends in its estimate
+    assert torch.equal(Chain(p, 0).run(x, ids, first=1), p(x, torch.tensor([1])).mean)
+    before = [Chain(p, seed).run(x, ids, first=2) for seed in (0, 1)]
+    assert not torch.equal(*before)
+
+
+def test_a_step_is_its_mean_plus_its_deviation_times_the_noise():
+    p, ids, t = process(variance="fixed-large"), torch.arange(3), torch.tensor([7])
+    x = torch.ones(3, *SHAPE, dtype=torch.float64)
+    noise = normal(4, Stream.SAMPLE, ids, t, SHAPE, torch.float64)
+    expected = p(x, t).mean + schedule().beta[7].sqrt() * noise
+    torch.testing.assert_close(Chain(p, 4).step(p(x, t), x, t, ids), expected, rtol=1e-12, atol=1e-12)
+
+
+# DDIM
+
+
+def test_ddim_without_noise_is_the_affine_map_of_its_start():
+    """Each eigenvector's coordinate is stretched by the square root of the law's variance, whatever the seed
+    of the steps.
+    """
+    chain = schedule()
+    law, sampler = gaussian().ddim_output(chain), Chain(process(chain), seed=3, method="ddim")
+    ids = torch.arange(50)
+    start = sampler.start(ids, SHAPE, torch.float64)
+    x = sampler.run(start, ids)
+    expected = (start.flatten(1) @ law.basis * law.eigenvalues.sqrt()) @ law.basis.T + law.mean.flatten()
+    torch.testing.assert_close(x.flatten(1), expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(Chain(process(chain), seed=99, method="ddim").run(start, ids), x)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_samples_have_the_closed_form_law(eta):
+    chain = schedule()
+    x = run_all(Chain(process(chain), seed=12, method="ddim", eta=eta))
+    assert p_value(x, gaussian().ddim_output(chain, eta)) > 0.001
+
+
+def test_ddim_with_full_noise_is_ancestral_sampling_with_the_small_variance():
+    """Song et al. 2021, section 4.1, path by path; at t = 1 DDIM's step is the estimate, which the ancestral
+    mean is too.
+    """
+    chain, ids = schedule(), torch.arange(20)
+    start = Chain(process(chain), 3).start(ids, SHAPE, torch.float64)
+    ancestral = Chain(process(chain, "fixed-small"), 3).run(start, ids)
+    ddim = Chain(process(chain), 3, "ddim", eta=1.0).run(start, ids)
+    torch.testing.assert_close(ddim, ancestral, rtol=1e-9, atol=1e-9)
+
+
+def test_with_many_steps_ddim_maps_noise_to_the_data():
+    """With T = 1000 steps the law's standard deviations are the data's to 3%, and 2,000 samples cannot be
+    told from data.
+
+    (The error falls as 1 / T and is largest for the narrowest direction, whose width is here as that of the
+    last steps' noise.)
+    """
+    chain = make_schedule(DiffusionSpec(timesteps=1000, beta_start=1e-5, beta_end=0.02))
+    data = gaussian()
+    data = Gaussian(data.mean, data.eigenvalues.clamp(min=0.05**2), data.basis)
+    law = data.ddim_output(chain)
+    assert ((law.eigenvalues / data.eigenvalues).sqrt() - 1).abs().max() < 0.03
+    sampler = Chain(process(chain, network=data.network(chain, "eps")), seed=8, method="ddim")
+    assert p_value(run_all(sampler, 2000), data) > 0.001
+
+
+# Trajectories
+
+
+def test_a_trajectory_holds_the_estimates_at_its_times_and_ends_in_the_sample():
+    chain, ids, times = Chain(process(), seed=2), torch.arange(4), [12, 7, 1]
+    estimates, x_0 = trajectory(chain, ids, SHAPE, times)
+    assert torch.equal(x_0, draw(chain, ids, SHAPE))
+    x = chain.start(ids, SHAPE)
+    for t in range(12, 0, -1):
+        step = chain.process(x, torch.tensor([t]))
+        if t in times:
+            assert torch.equal(estimates[times.index(t)], step.x_0_hat)
+        x = chain.step(step, x, torch.tensor([t]), ids)
+    torch.testing.assert_close(
+        estimates[-1], x_0, rtol=1e-4, atol=1e-5
+    )  # the mean of the last step is its estimate
+
+
+# Interpolation
+
+
+class Recorder:
+    """A network that notes the 0-based times it is asked at."""
+
+    def __init__(self, network):
+        self.network, self.times = network, []
+
+    def __call__(self, x, timestep):
+        self.times.append(int(timestep[0]))
+        return self.network(x, timestep)
+
+
+def pair(n=3):
+    source, target = gaussian().draw(1, torch.arange(n)), gaussian().draw(2, torch.arange(n))
+    return source, target
+
+
+@pytest.mark.parametrize("method", ["ancestral", "ddim"])
+@pytest.mark.parametrize("t", [1, 2, 7, 12])
+def test_the_ends_of_an_interpolation_are_the_decoded_encodings(method, t):
+    source, target = pair()
+    chain = Chain(process(), 4, method)
+    found = interpolate(chain, source, target, t, [0.0, 0.3, 1.0])
+    ids, time = torch.arange(3), torch.tensor([t])
+    noise = normal(4, Stream.INTERPOLATE, ids, time, SHAPE, torch.float64)
+    encoded = [q_sample(schedule(), x, time, noise) for x in (source, target)]
+    for image, latent in zip(found[[0, 2]], encoded, strict=True):
+        assert torch.equal(image, chain.run(latent, ids, first=t))
+    torch.testing.assert_close(
+        found[1], chain.run(0.7 * encoded[0] + 0.3 * encoded[1], ids, first=t), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("t", [1, 5, 12])
+def test_decoding_starts_at_the_very_time_of_the_encoding(t):
+    """The published error decodes one step late: the network would first be asked at t - 2 instead of t - 1
+    (0-based).
+    """
+    network = Recorder(elementwise)
+    interpolate(Chain(process(network=network), 4), *pair(), t, [0.5])
+    assert network.times == list(range(t - 1, -1, -1))
+
+
+def test_reconstructions_have_the_law_of_the_chain_and_one_step_late_would_not():
+    """Encode data at t = 4, decode: affine steps from N(., alpha_bar C + (1 - alpha_bar)), followed in closed
+    form.
+
+    Decoding x_4 as if it were x_3 leaves too much noise in.
+    """
+    data, t = gaussian(), 4
+    chain = Chain(process(variance="fixed-small"), 9)
+    x_0 = data.draw(3, torch.arange(N))
+    decoded = interpolate(chain, x_0, x_0, t, [0.0])[0]
+    assert p_value(decoded, chain_law(data, t, t)) > 0.001
+    noise = normal(9, Stream.INTERPOLATE, torch.arange(N), torch.tensor([t]), SHAPE, torch.float64)
+    late = chain.run(q_sample(schedule(), x_0, torch.tensor([t]), noise), torch.arange(N), first=t - 1)
+    assert p_value(late, chain_law(data, t, t)) < 1e-6
+    assert p_value(late, chain_law(data, t, t - 1)) > 0.001
+
+
+def chain_law(data, encoded, first):
+    """Return the law of data diffused to time ``encoded`` and decoded from time ``first`` with the posterior
+    variance.
+    """
+    chain, eigenvalues = schedule(), data.eigenvalues
+    alpha_bar, centre = chain.alpha_bar, data.mean.flatten() @ data.basis
+    mean = alpha_bar[encoded].sqrt() * centre
+    spread = alpha_bar[encoded] * eigenvalues + 1 - alpha_bar[encoded]
+    for t in range(first, 0, -1):
+        a, previous, beta = alpha_bar[t], alpha_bar[t - 1], chain.beta[t]
+        weight_x_0, weight_x_t = (
+            previous.sqrt() * beta / (1 - a),
+            (1 - beta).sqrt() * (1 - previous) / (1 - a),
+        )
+        gain = (
+            a.sqrt() * eigenvalues / (a * eigenvalues + 1 - a)
+        )  # of x0_hat = centre + gain (x_t - sqrt(a) centre)
+        mean = weight_x_0 * (centre + gain * (mean - a.sqrt() * centre)) + weight_x_t * mean
+        spread = (weight_x_0 * gain + weight_x_t) ** 2 * spread + beta * (1 - previous) / (1 - a)
+    return Gaussian((data.basis @ mean).reshape(SHAPE), spread, data.basis)
+
+
+def test_all_mixtures_of_a_pair_are_decoded_with_the_same_noise():
+    source, _ = pair()
+    found = interpolate(Chain(process(network=elementwise), 4), source, source, 9, [0.0, 0.4, 1.0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+    assert torch.equal(found[0], found[2])

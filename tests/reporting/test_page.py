@@ -1,0 +1,213 @@
+"""The report as its reader meets it: parsed HTML, resolved links, and a run without the heavy
+dependencies.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddpm_eval.reporting import page, render
+
+FACT = page.fact(
+    "eps-mse",
+    "bound/test/exact",
+    {
+        "versions": {"torch": "2.13.0"},
+        "python": "3.11.9",
+        "git_commit": "abc123",
+        "device": "cpu",
+        "wall_seconds": 200.0,
+    },
+    n="360 images",
+    unit="bits/dim",
+    interval="95%, BCa",
+    protocol="fixed-large, unclipped",
+)
+
+
+class Page(HTMLParser):
+    """Collects links, text and checks that tags are balanced."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.text, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+
+@pytest.fixture
+def sections(tmp_path):
+    frame = pd.DataFrame({"name": ["<b>&|"], "x": [1.0], "x_low": [0.9], "x_high": [1.1]})
+    table = render.write_table(frame, tmp_path / "tables" / "t", "Table of <things> & more.")
+    stem = tmp_path / "figures" / "f"
+    stem.parent.mkdir()
+    for suffix in (".png", ".pdf", ".csv"):
+        stem.with_suffix(suffix).write_bytes(b"x")
+    figure = render.Illustration(stem, 'A "caption".')
+    return [page.Section("First & <only>", "One\nline.\n\nTwo.", [table], [figure]), page.Section("Later")]
+
+
+def test_every_link_exists_and_is_relative(sections, tmp_path):
+    path = page.write_report(tmp_path, "Title", sections, [FACT])
+    links = [link for link in Page(path.read_text()).links if not link.startswith("#")]
+    assert len(links) == 6
+    for link in links:
+        assert (tmp_path / link).exists()
+        assert not Path(link).is_absolute()
+        assert link in (tmp_path / "report.md").read_text()
+
+
+def test_page_is_balanced_escaped_and_complete(sections, tmp_path):
+    text = page.write_report(tmp_path, "Title", sections, [FACT], {"preset": "<digits>"}).read_text()
+    parsed = Page(text)
+    assert parsed.open == []
+    for expected in (
+        "First & <only>",
+        "<b>&|",
+        "1.00 [0.90, 1.10]",
+        "One line.",
+        "Two.",
+        "<digits>",
+        "Not measured yet.",
+    ):
+        assert expected in parsed.text
+    assert "script" not in parsed.tags
+    assert "<b>" not in text
+    assert "http" not in text.replace("<!DOCTYPE html>", "")  # nothing is loaded from elsewhere
+
+
+def test_anchors_lead_somewhere(sections, tmp_path):
+    text = page.write_report(tmp_path, "Title", sections, [FACT]).read_text()
+    anchors = [link.removeprefix("#") for link in Page(text).links if link.startswith("#")]
+    assert len(anchors) == 3
+    assert all(f'id="{anchor}"' in text for anchor in anchors)
+
+
+@pytest.mark.parametrize("name", ["report.md", "index.html"])
+def test_each_number_says_how_it_was_made(name, sections, tmp_path):
+    page.write_report(tmp_path, "Title", sections, [FACT])
+    text = (tmp_path / name).read_text()
+    for part in (
+        "360 images",
+        "bits/dim",
+        "95%, BCa",
+        "fixed-large, unclipped",
+        "cpu",
+        "3 min 20 s",
+        "torch 2.13.0",
+        "abc123",
+    ):
+        assert part in text
+
+
+def test_what_all_results_share_is_said_once(sections, tmp_path):
+    """Two results that differ in n and device only: their columns remain, versions are said once, blanks not
+    at all.
+    """
+    other = replace(FACT, n="512 images", device="cuda")
+    text = page.write_report(tmp_path, "Title", sections, [FACT, other]).read_text()
+    assert text.count("torch 2.13.0") == 1
+    assert text.count("3 min 20 s") == 1
+    assert [text.count(part) for part in ("360 images", "512 images", "<td>cpu</td>", "<td>cuda</td>")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert "created of all results" not in text
+
+
+def test_markdown_tables_have_equal_columns(sections, tmp_path):
+    page.write_report(tmp_path, "Title", sections, [FACT])
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    blocks = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
+    tables = [block.split("\n") for block in blocks if block.strip()]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table if line}) == 1
+
+
+def test_report_grows_and_is_replaced_whole(sections, tmp_path, monkeypatch):
+    first = page.write_report(tmp_path, "Title", sections[1:]).read_text()
+    assert page.write_report(tmp_path, "Title", sections).read_text() != first
+    second = [(tmp_path / name).read_text() for name in page.FILES]
+
+    def fail(path, _text, **_options):
+        path.write_bytes(b"half of i")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="no space"):
+        page.write_report(tmp_path, "Title", [])
+    assert [(tmp_path / name).read_text() for name in page.FILES] == second
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "report.md", "tables", "figures"}
+
+
+def test_missing_and_foreign_files_are_refused(sections, tmp_path):
+    with pytest.raises(ValueError, match="outside the report's folder"):
+        page.write_report(tmp_path / "elsewhere", "Title", sections)
+    (tmp_path / "figures" / "f.pdf").unlink()
+    with pytest.raises(ValueError, match=r"f\.pdf, which does not exist"):
+        page.write_report(tmp_path, "Title", sections)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (8.24, "8.2 s"),
+        (59.96, "60.0 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert page.format_seconds(seconds) == text
+
+
+def test_analysis_and_report_need_no_heavy_dependency():
+    """In a process where they cannot be imported; report alone does without the plotting stack, too."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'h5py', 'torchvision', 'torch_fidelity', *{more}):\n"
+        "            raise ImportError(name + ' was imported')\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import {module}\n"
+    )
+    heavy = "('matplotlib', 'seaborn', 'pandas', 'scipy')"
+    root = Path(page.__file__).resolve().parents[2]
+    cases = {
+        "ddpm_eval.report": heavy,
+        "ddpm_eval.render": "()",
+        "ddpm_eval.analyse": "('matplotlib', 'seaborn', 'jinja2')",
+    }
+    for module, more in cases.items():
+        run = subprocess.run(
+            [sys.executable, "-c", code.format(more=more, module=module)],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr

@@ -1,0 +1,93 @@
+"""Sample sets as files: what is written is read back, by us and in the stated layout; what is none is
+refused.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_eval.metrics import quality
+from ddpm_eval.metrics.quality import ArrayImages
+from ddpm_eval.results.records import Samples
+from ddpm_eval.results.sample_files import export_npz, export_png, load_images
+from ddpm_eval.results.store import Store
+
+
+@pytest.fixture(params=[1, 3])
+def images(request):
+    return np.random.default_rng(0).integers(0, 256, (12, request.param, 8, 8), dtype=np.uint8)
+
+
+def everything(images):
+    return images.take(np.arange(len(images)))
+
+
+def test_folders_of_png_are_read_back(images, tmp_path):
+    export_png(ArrayImages(images), tmp_path / "png")
+    assert len(list((tmp_path / "png").iterdir())) == 12
+    np.testing.assert_array_equal(everything(load_images(tmp_path / "png")), images)
+    with pytest.raises(ValueError, match="is not empty"):
+        export_png(ArrayImages(images), tmp_path / "png")
+
+
+def test_npz_has_the_layout_of_the_adm_evaluator(images, tmp_path):
+    export_npz(ArrayImages(images), tmp_path / "new" / "samples.npz")
+    with np.load(tmp_path / "new" / "samples.npz") as file:
+        assert file.files == ["arr_0"]
+        assert file["arr_0"].shape == (12, 8, 8, images.shape[1])
+        np.testing.assert_array_equal(file["arr_0"].transpose(0, 3, 1, 2), images)
+    np.testing.assert_array_equal(everything(load_images(tmp_path / "new" / "samples.npz")), images)
+    with pytest.raises(ValueError, match="exists already"):
+        export_npz(ArrayImages(images), tmp_path / "new" / "samples.npz")
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_results_files_are_read(images, tmp_path):
+    record = Samples(
+        images=images,
+        out_of_range=np.zeros(12),
+        seconds=np.zeros(12),
+        method="ancestral",
+        sampling_steps=10,
+        seed=0,
+    )
+    Store(tmp_path / "results.h5").put("samples", record, key="key", provenance={})
+    np.testing.assert_array_equal(everything(load_images(tmp_path / "results.h5")), images)
+
+
+def test_what_holds_no_images_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder or file"):
+        load_images(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no images"):
+        load_images(tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"notes\.txt is neither a folder of images nor a \.npz or"):
+        load_images(tmp_path / "notes.txt")
+    np.savez(tmp_path / "floats.npz", arr_0=np.zeros((2, 8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match="must be 8-bit images"):
+        load_images(tmp_path / "floats.npz")
+    np.savez(tmp_path / "none.npz", arr_0=np.zeros((0, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="is empty"):
+        load_images(tmp_path / "none.npz")
+    (tmp_path / "broken.h5").write_bytes(b"not HDF5")
+    with pytest.raises(ValueError, match="is not a readable HDF5 file"):
+        load_images(tmp_path / "broken.h5")
+
+
+def test_mixed_sizes_are_refused(images, tmp_path):
+    export_png(ArrayImages(images), tmp_path / "png")
+    Image.new("L" if images.shape[1] == 1 else "RGB", (9, 9)).save(tmp_path / "png" / "000012.png")
+    with pytest.raises(ValueError, match=r"000012\.png is 9x9 pixels"):
+        load_images(tmp_path / "png")
+
+
+def test_a_folder_is_measured_as_its_array_is(digits, digits_classifier, tmp_path):
+    train, _ = digits
+    samples = 255 - train.take(np.arange(100))
+    export_png(ArrayImages(samples), tmp_path / "png")
+    folder, array = (
+        quality.measure(source, train, digits_classifier, metrics=("frechet_distance",))
+        for source in (load_images(tmp_path / "png"), samples)
+    )
+    assert folder.frechet_distance == array.frechet_distance

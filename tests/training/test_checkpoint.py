@@ -1,0 +1,232 @@
+"""Checkpoints: exact round trips, kills and full disks, and what is said of files that are none."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from other_projects import network, run_spec
+from safetensors.torch import save_file
+
+from ddpm_eval.model.unet import UNet
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.training import checkpoint
+from ddpm_eval.training.checkpoint import FILE_NAME, Checkpoint, load, load_network, save, weights_digest
+
+FACTS = {"status": "ok", "reason": "", "seconds": 1.5, "threads": 2}
+
+
+def saved(folder: Path, spec: RunSpec | None = None) -> tuple[Checkpoint, UNet]:
+    spec = spec or run_spec("digits")
+    net = network(spec)
+    tensors = {
+        f"{part}/{name}": value for part in ("model", "ema") for name, value in net.state_dict().items()
+    }
+    tensors |= {"log/loss": torch.tensor([1.0, float("nan")]), "log/gradient_norm": torch.zeros(0)}
+    state = Checkpoint(spec, 2, tensors, FACTS)
+    save(folder / FILE_NAME, state)
+    return state, net
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    state.tensors["adam/exp_avg/x"] = torch.randn(3, 2, 4, 4).to(memory_format=torch.channels_last)
+    state.tensors["step"] = torch.tensor(2**40)
+    state.tensors["half"] = torch.randn(5).bfloat16()
+    save(tmp_path / FILE_NAME, state)
+    found = load(tmp_path / FILE_NAME)
+    assert (found.spec, found.step, found.facts) == (state.spec, state.step, state.facts)
+    assert found.tensors.keys() == state.tensors.keys()
+    for name, value in state.tensors.items():
+        assert found.tensors[name].dtype == value.dtype
+        torch.testing.assert_close(found.tensors[name], value, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_checkpoint_can_be_read_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        saved(tmp_path)
+        saved(tmp_path)  # in place of the first
+    finally:
+        os.umask(before)
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_only_the_wanted_tensors_are_read(tmp_path: Path) -> None:
+    saved(tmp_path)
+    assert set(load(tmp_path, prefixes=("log/",)).tensors) == {"log/loss", "log/gradient_norm"}
+    assert load(tmp_path, prefixes=()).tensors == {}
+
+
+def test_part_strips_its_prefix(tmp_path: Path) -> None:
+    state, net = saved(tmp_path)
+    assert state.part("ema/").keys() == net.state_dict().keys()
+
+
+def test_the_network_that_was_saved_is_loaded_in_evaluation_mode(tmp_path: Path) -> None:
+    state, net = saved(tmp_path)
+    spec, loaded = load_network(tmp_path)
+    assert spec == state.spec
+    assert not loaded.training
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3])
+    assert torch.equal(loaded(x, t), net.eval()(x, t))
+
+
+def test_the_averaged_weights_are_loaded_not_the_last_ones(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    state.tensors["ema/conv_in.bias"] = torch.full((16,), 7.0)
+    save(tmp_path / FILE_NAME, state)
+    assert load_network(tmp_path)[1].conv_in.bias.eq(7).all()
+
+
+def test_the_digest_is_of_the_averaged_weights_content(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    digest = weights_digest(tmp_path)
+    assert digest == weights_digest(state.tensors) == weights_digest(tmp_path / FILE_NAME)
+    assert len(digest) == 12
+    other = {**state.tensors, "model/conv_in.bias": torch.ones(16), "log/loss": torch.zeros(3)}
+    assert weights_digest(other) == digest
+    last_bit = state.tensors["ema/conv_in.bias"].clone()
+    last_bit[3] = torch.nextafter(last_bit[3], torch.tensor(9.0))
+    assert weights_digest({**state.tensors, "ema/conv_in.bias": last_bit}) != digest
+    reordered = dict(reversed(state.tensors.items()))
+    assert weights_digest(reordered) == digest
+
+
+@pytest.mark.parametrize("stage", ["write", "rename"])
+def test_a_failed_write_leaves_the_previous_file_and_no_other(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = saved(tmp_path)
+    before = (tmp_path / FILE_NAME).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if stage == "write":
+        monkeypatch.setattr(checkpoint, "save_file", full)
+    else:
+        monkeypatch.setattr(Path, "replace", full)
+    state.step = 3
+    with pytest.raises(ValueError, match=r"cannot write .*checkpoint.safetensors.*No space left"):
+        save(tmp_path / FILE_NAME, state)
+    assert os.listdir(tmp_path) == [FILE_NAME]
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_kill_while_writing_leaves_the_previous_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = saved(tmp_path)
+
+    def killed(_: object, path: Path, __: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / FILE_NAME, Checkpoint(state.spec, 9, state.tensors))
+    assert os.listdir(tmp_path) == [FILE_NAME]
+    assert load(tmp_path).step == 2
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write .*file/run/checkpoint.safetensors"):
+        save(tmp_path / "file" / "run" / FILE_NAME, state)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no checkpoint .*run/checkpoint.safetensors.*trained"):
+        load(tmp_path / "run" / FILE_NAME)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
+    saved(tmp_path)
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"not a readable checkpoint .truncated"):
+        load(tmp_path)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("{}" * 100)
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        load(tmp_path / "text")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="import-checkpoint"):
+        load(tmp_path / "other.safetensors")
+
+
+def test_a_damaged_specification_is_refused(tmp_path: Path) -> None:
+    spec = json.loads(run_spec("digits").model_dump_json())
+    spec["network"]["base_channels"] = 15
+    header = {"format": checkpoint.FORMAT, "spec": json.dumps(spec), "step": "1", "facts": "{}"}
+    save_file({"ema/x": torch.zeros(3)}, tmp_path / FILE_NAME, header)
+    with pytest.raises(ValueError, match="base_channels is 15"):
+        load(tmp_path)
+
+
+CHANGES = {
+    "network.base_channels": ({"base_channels": 24}, "network.base_channels is 24 in the weights, but 16"),
+    "network.multipliers": (
+        {"multipliers": (1, 3)},
+        r"network.multipliers is \(1, 3\) in the weights, but \(1, 2\)",
+    ),
+    "network.blocks": ({"blocks": 2}, "network.blocks is 2 in the weights, but 1"),
+    "network.attention_sides": (
+        {"attention_sides": (8,)},
+        r"levels with attention .* is \(0,\) in the weights, but \(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_weights_of_another_architecture_are_refused_with_the_field(field: str, tmp_path: Path) -> None:
+    change, message = CHANGES[field]
+    spec = run_spec("digits")
+    other = spec.model_copy(update={"network": spec.network.model_copy(update=change)})
+    weights = {f"ema/{name}": value for name, value in network(other).state_dict().items()}
+    save(tmp_path / FILE_NAME, Checkpoint(spec, 1, weights))
+    with pytest.raises(ValueError, match=message):
+        load_network(tmp_path)
+
+
+def test_unknown_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    weights = dict(state.tensors)
+
+    def refused(change: dict[str, torch.Tensor], message: str, without: str = "") -> None:
+        tensors = {name: value for name, value in (weights | change).items() if name != without}
+        save(tmp_path / FILE_NAME, Checkpoint(state.spec, 1, tensors))
+        with pytest.raises(ValueError, match=message):
+            load_network(tmp_path)
+
+    refused({"ema/label.weight": torch.zeros(3)}, "does not have: label.weight")
+    refused({}, "lacks weights of this network: mid.attn_1.q.weight", without="ema/mid.attn_1.q.weight")
+    refused(
+        {"ema/norm_out.bias": torch.zeros(3)},
+        r"norm_out.bias has shape \(3,\), but this network's is \(16,\)",
+    )
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state, _ = saved(tmp_path)
+    state.tensors["ema/norm_out.bias"] = torch.full((16,), float("nan"))
+    save(tmp_path / FILE_NAME, state)
+    with pytest.raises(ValueError, match=r"norm_out.bias holds values that are not finite"):
+        load_network(tmp_path)
+
+
+def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
+    spec, shared = run_spec("digits"), torch.arange(6.0)
+    save(tmp_path / FILE_NAME, Checkpoint(spec, 1, {"a": shared, "b": shared, "c": shared[2:4]}))
+    found = load(tmp_path).tensors
+    assert torch.equal(found["a"], shared)
+    assert torch.equal(found["b"], shared)
+    assert torch.equal(found["c"], shared[2:4])
