@@ -224,7 +224,7 @@ def sample(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Draw samples into the run's results; resumes after a kill."""
-    from ddpm_eval.metrics.quality import as_images
+    from ddpm_eval.data.image_set import as_images
     from ddpm_eval.results import sample_files
 
     run = _opened(**options)

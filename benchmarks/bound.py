@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from ddpm_eval.data import datasets
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.metrics import bound
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.protocol import PROTOCOLS
@@ -37,7 +37,7 @@ def main() -> None:
     size, shape = runtime.batch_size(spec), (spec.data.channels, spec.data.side, spec.data.side)
     calls = max(1, 4096 // size) if arguments.network == "digits" else 2
     pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
-    images = datasets.to_model_range(torch.from_numpy(pixels).to(runtime.device))
+    images = to_model_range(torch.from_numpy(pixels).to(runtime.device))
     times = torch.arange(2, 2 + size, device=runtime.device)
 
     def bare() -> None:

@@ -20,6 +20,7 @@ import torch
 
 from ddpm_eval import runtime
 from ddpm_eval.data import datasets
+from ddpm_eval.data.image_set import ArrayImages, Images
 from ddpm_eval.metrics import features, quality
 from ddpm_eval.spec import DataSpec
 
@@ -39,7 +40,7 @@ def main() -> None:
             extractor = features.classifier(
                 train, test, Path(folder), runtime=runtime.start(arguments.device)
             )
-    images = quality.ArrayImages(train.take(np.arange(arguments.images) % len(train)))
+    images = ArrayImages(train.take(np.arange(arguments.images) % len(train)))
     turns = {
         "bare forward": bare(extractor, images),
         "extraction": lambda: quality.collect(images, extractor),
@@ -58,7 +59,7 @@ def main() -> None:
     )
 
 
-def bare(extractor: features.Extractor, images: features.Images) -> Callable[[], None]:
+def bare(extractor: features.Extractor, images: Images) -> Callable[[], None]:
     """Return a turn that passes prepared batches through the network."""
     index = np.split(np.arange(len(images)), range(extractor.batch_size, len(images), extractor.batch_size))
     batches = [features.match_channels(torch.from_numpy(images.take(i)), extractor.channels) for i in index]

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.interchange.checkpoints import network_config, scheduler_config
 from ddpm_eval.model.samplers import Chain
 from ddpm_eval.model.unet import UNet

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ddpm_eval import runtime
 from ddpm_eval.data import datasets
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import Images, ImageSet
 from ddpm_eval.metrics import features, neighbours, quality
 from ddpm_eval.metrics.features import Extractor
 from ddpm_eval.reporting import analyse
@@ -52,7 +52,7 @@ class Subject:
     name: str = "samples"
 
     @cached_property
-    def images(self) -> features.Images:
+    def images(self) -> Images:
         """The images."""
         return sample_files.load_images(self.path, self.name)
 

@@ -28,8 +28,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ddpm_eval.data import datasets
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data import datasets, pixels
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics import bound, quality
 from ddpm_eval.model.diffusion import Network, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.model.gaussian import BIN, ExpectedTerms, Gaussian, frechet_distance
@@ -175,7 +175,7 @@ class Bench:
             "network": NetworkSpec(base_channels=16, multipliers=(1,), norm_groups=4),
         }
         gaussian = narrow_gaussian()
-        images = datasets.to_pixels(gaussian.draw(base.seed, torch.arange(2 * N_GAUSSIAN))).numpy()
+        images = pixels.to_pixels(gaussian.draw(base.seed, torch.arange(2 * N_GAUSSIAN))).numpy()
         train, test = (
             _image_set(part, split)
             for part, split in zip(np.split(images, 2), ("train", "test"), strict=True)
@@ -393,7 +393,7 @@ def check_sampler(bench: Bench) -> list[Row]:
         }
         for method, law in laws.items():
             images = side.run.sample(N_SAMPLES, steps, method)
-            x = datasets.to_model_range(torch.from_numpy(images)).double()
+            x = pixels.to_model_range(torch.from_numpy(images)).double()
             rounded = Gaussian(law.mean, law.eigenvalues + BIN**2 / 12, law.basis)
             rows += _law(f"narrow, {method} in {steps} steps", x, rounded)
     return rows
@@ -557,7 +557,7 @@ def _statistics(law: Gaussian) -> FeatureStatistics:
 
 
 def _model_range(images: ImageSet) -> Tensor:
-    return datasets.to_model_range(torch.from_numpy(images.array)).double()
+    return pixels.to_model_range(torch.from_numpy(images.array)).double()
 
 
 def _image_set(images: Array, split: str) -> ImageSet:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ddpm_eval.data.datasets import ImageSet, load
+from ddpm_eval.data.datasets import load
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.spec import DataSpec
 
 if TYPE_CHECKING:

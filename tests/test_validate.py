@@ -146,7 +146,7 @@ def plant_sampler_variance(monkeypatch):
 
 
 def plant_truncation(monkeypatch):
-    monkeypatch.setattr(pipeline.data, "to_pixels", lambda x: ((x.clamp(-1, 1) + 1) * 127.5).to(torch.uint8))
+    monkeypatch.setattr(pipeline.pixels, "to_pixels", lambda x: ((x.clamp(-1, 1) + 1) * 127.5).to(torch.uint8))
 
 
 def plant_biased_covariance(monkeypatch):

@@ -6,7 +6,8 @@ from functools import cache
 
 import torch
 
-from ddpm_eval.data.datasets import ImageSet, load
+from ddpm_eval.data.datasets import load
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec, override
 

@@ -16,23 +16,15 @@ import difflib
 import fcntl
 import hashlib
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ddpm_eval.data.image_files import (
     CHANNELS,
-    Pixels,
     Shape,
     check_headers,
     decode_all,
@@ -43,10 +35,10 @@ from ddpm_eval.data.image_files import (
     one_line,
     shape_of,
 )
+from ddpm_eval.data.image_set import Ids, ImageSet, Pixels
+from ddpm_eval.data.torchvision_compatibility import import_torchvision
 from ddpm_eval.results.records import Array
 from ddpm_eval.spec import DataSpec
-
-Ids = npt.NDArray[np.int64]
 
 MEMORY_LIMIT_BYTES = 2**30
 DIGITS_TEST_EVERY = 5
@@ -74,89 +66,6 @@ TORCHVISION = {
     "cifar100": ("CIFAR100", "cifar-100-python/"),
     "celeba": ("CelebA", "celeba/img_align_celeba/ and celeba/*.txt"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """A split of a data set.
-
-    Attributes:
-        name: of the data set, as in the specification.
-        split: ``train``, ``test`` or ``all``.
-        ids: stable ids, int64 ``[n]``.
-        labels: class of each image, int64 ``[n]``, or None where the set has none.
-        inexact: ids whose pixels are known not to be bit-exact: left out of likelihood figures.
-        digest: 12 hexadecimal digits that identify the content (of a streamed set: names and sizes of its
-            files).
-        channels: 1 or 3.
-        side: in pixels.
-        source: the images, or how to read one by its index.
-    """
-
-    name: str
-    split: str
-    ids: Ids
-    labels: Ids | None
-    inexact: Ids
-    digest: str
-    channels: int
-    side: int
-    source: Pixels | Callable[[int], Pixels]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all images are held as one array."""
-        return isinstance(self.source, np.ndarray)
-
-    @property
-    def array(self) -> Pixels:
-        """All images, uint8 ``[n, channels, side, side]``; only for a set that is `in_memory`."""
-        if not isinstance(self.source, np.ndarray):
-            raise ValueError(
-                f"{self.name} is streamed from disk: its {len(self)} images are not held in memory"
-            )
-        return self.source
-
-    def take(self, index: Ids) -> Pixels:
-        """Return the images at positions ``index`` (not ids), uint8 ``[len(index), channels, side, side]``.
-
-        Raises:
-            ValueError: if an image of a streamed set is unreadable; it is named.
-        """
-        if isinstance(self.source, np.ndarray):
-            return self.source[index]
-        images = np.empty((len(index), self.channels, self.side, self.side), np.uint8)
-        for row, i in enumerate(index):
-            images[row] = self.source(int(i))
-        return images
-
-
-def to_model_range(images: Tensor) -> Tensor:
-    """Map 8-bit levels u to ``2 u / 255 - 1``, float32 in [-1, 1], correctly rounded.
-
-    Raises:
-        ValueError: if ``images`` is not uint8.
-    """
-    if images.dtype != torch.uint8:
-        raise ValueError(
-            f"images must be 8-bit levels (uint8), but are {images.dtype} (already in the model's range?)"
-        )
-    return (2 * images.float() - 255) / 255
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Map the model's range to 8-bit levels: clip to [-1, 1], round to nearest; the inverse of
-    `to_model_range`.
-
-    Raises:
-        ValueError: if an element is NaN, which has no level.
-    """
-    if x.isnan().any():
-        raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} elements are NaN and have no 8-bit level")
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def load(spec: DataSpec, split: str, root: Path | None = None) -> ImageSet:
@@ -221,63 +130,6 @@ def kind(name: str) -> Literal["digits", "torchvision", "celeba", "lsun", "npz",
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"there is no data set {name!r} (there are {', '.join(known)}{hint})")
-
-
-def import_torchvision() -> ModuleType:
-    """Import torchvision, also where its compiled operators do not fit the installed torch.
-
-    The published Linux wheel is a CUDA build: beside a CPU-only torch its library of operators does not load,
-        and the import
-    fails for two operators that nothing here uses ("operator torchvision::nms does not exist"). Only in that
-    case their schemas are declared and the import is repeated. Call this before anything that imports
-    torchvision.
-
-    Raises:
-        ValueError: if torchvision is missing, or cannot be imported for another reason.
-    """
-    try:
-        try:
-            return _import_torchvision()
-        except RuntimeError as error:
-            if "operator torchvision::" not in str(error):
-                raise
-            _declare_torchvision_operators()
-            return _import_torchvision()
-    except (ImportError, RuntimeError) as error:
-        raise ValueError(
-            f"torchvision cannot be imported beside torch {torch.__version__}: {one_line(error)} "
-            "(install the torchvision that belongs to this torch)"
-        ) from error
-
-
-def _import_torchvision() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Failed to load image Python extension"
-        )  # Pillow reads the images
-        try:
-            import torchvision
-            import torchvision.datasets
-        except Exception:
-            for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[module]  # half initialised: the next import starts afresh
-            raise
-    return torchvision
-
-
-_SCHEMAS = {
-    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its library
-
-
-def _declare_torchvision_operators() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name, schema in _SCHEMAS.items():
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
-    _declared.append(library)
 
 
 # Sets that are held from the start

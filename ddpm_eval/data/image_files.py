@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-Pixels = npt.NDArray[np.uint8]
+from ddpm_eval.data.image_set import Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 CHANNELS = {"L": 1, "RGB": 3}  # of the modes that are read

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_eval.data.datasets import ImageSet, import_torchvision, to_model_range
+from ddpm_eval.data.image_set import Images, ImageSet
+from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.data.torchvision_compatibility import import_torchvision
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.runtime import ALONE, Progress, Runtime, global_seed, silent
 from ddpm_eval.training.checkpoint import write_tensors
@@ -45,18 +46,6 @@ CLASSIFIER_LAYERS = ("features", "logits")
 FEATURE_WIDTH = 64
 RECIPE = 1
 """Version of the classifier's architecture and training; part of its file's name."""
-
-
-class Images(Protocol):
-    """Anything that has a length and gives the images at some positions, uint8 ``[k, channels, side,
-    side]``.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def take(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return the images at positions ``index``."""
 
 
 class DatasetClassifier(torch_fidelity.FeatureExtractorBase):

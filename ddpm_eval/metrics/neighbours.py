@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import Images, ImageSet, as_images
 from ddpm_eval.metrics.distances import Estimate, Float64, around
-from ddpm_eval.metrics.features import Extractor, Images, match_channels
-from ddpm_eval.metrics.quality import as_images, collect
+from ddpm_eval.metrics.features import Extractor, match_channels
+from ddpm_eval.metrics.quality import collect
 from ddpm_eval.results.records import Array, Neighbours
 from ddpm_eval.runtime import Progress, silent
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import Images, ImageSet, as_images
 from ddpm_eval.metrics.distances import (
     GROUPS,
     NOT_MEASURED,
@@ -34,7 +33,7 @@ from ddpm_eval.metrics.distances import (
     precision_recall,
     score,
 )
-from ddpm_eval.metrics.features import Extractor, Images
+from ddpm_eval.metrics.features import Extractor
 from ddpm_eval.results.records import Array, FeatureStatistics, Quality, Record
 from ddpm_eval.runtime import Progress, silent
 
@@ -57,20 +56,6 @@ class StatisticsCache(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayImages:
-    """An array of images, uint8 ``[n, channels, side, side]``, to be measured."""
-
-    array: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def take(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return the images at positions ``index``."""
-        return np.asarray(self.array[index])
-
-
-@dataclass(frozen=True, eq=False)
 class FeatureArrays:
     """Features ``[n, width]`` and logits ``[n, classes]``, in memory or in a temporary file that vanishes
     with them.
@@ -78,25 +63,6 @@ class FeatureArrays:
 
     features: Float32
     logits: Float32
-
-
-def as_images(images: Images | Array) -> Images:
-    """Check a set of images and return it with `len` and `take`.
-
-    Raises:
-        ValueError: if there are none, or an array is not uint8 ``[n, 1 or 3, height, width]``.
-    """
-    if len(images) == 0:
-        raise ValueError("there are no images to measure (an empty set)")
-    if not isinstance(images, np.ndarray):
-        return images
-    if images.dtype != np.uint8:
-        raise ValueError(
-            f"images must be 8-bit levels (uint8), but are {images.dtype} (round them with data.to_pixels)"
-        )
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must have shape [n, 1 or 3, height, width], but have {list(images.shape)}")
-    return ArrayImages(images)
 
 
 def check(

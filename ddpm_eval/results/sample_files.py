@@ -1,7 +1,7 @@
 """Sets of samples as files: any folder, npz or results file to be measured; samples handed on as PNG or npz.
 
 Images are 8-bit, square, of one size and kind; nothing is converted, scaled or resized on the way (see
-docs/datasets.md).
+docs/data.md).
 """
 
 from pathlib import Path
@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm_eval.data import datasets
-from ddpm_eval.metrics.features import Images
-from ddpm_eval.metrics.quality import ArrayImages
+from ddpm_eval.data.image_set import ArrayImages, Images
 from ddpm_eval.results.records import Samples
 from ddpm_eval.results.store import Store
 from ddpm_eval.spec import DataSpec

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_eval.data import datasets
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.metrics import bound, timestep_sampling
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.results.records import Array, FullBoundTerms, Record, StratifiedBoundTerms, bound_name
@@ -298,7 +298,7 @@ class Likelihood:
     @property
     def _load(self) -> Callable[[Array], Tensor]:
         images, device = self.images, self.run.runtime.device
-        return lambda positions: datasets.to_model_range(
+        return lambda positions: to_model_range(
             torch.from_numpy(images.take(positions)).to(device)
         ).double()
 

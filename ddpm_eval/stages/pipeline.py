@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_eval.data import datasets
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data import datasets, pixels
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics.bound import Model, NotFinite
 from ddpm_eval.model import samplers as sampling
 from ddpm_eval.model.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
@@ -364,11 +364,11 @@ class Run:
         if not self.has(name, key) and self.runtime.main:
             began, weights = time.monotonic(), np.linspace(0, 1, 11)
             ends = self.test_images.take(np.arange(2 * pairs))
-            source, target = datasets.to_model_range(torch.from_numpy(ends).to(self.runtime.device)).chunk(2)
+            source, target = pixels.to_model_range(torch.from_numpy(ends).to(self.runtime.device)).chunk(2)
             chain = sampling.Chain(self.process(), self.spec.seed)
             with self.runtime.evaluation_precision():
                 mixed = sampling.interpolate(chain, source, target, t, weights.tolist())
-            images = datasets.to_pixels(mixed).cpu().numpy()
+            images = pixels.to_pixels(mixed).cpu().numpy()
             record = Interpolations(
                 source=ends[:pairs], target=ends[pairs:], weight=weights, images=images, t=t
             )
@@ -429,9 +429,9 @@ class Run:
         finite = torch.isfinite(x_0).flatten(1).all(1)
         outside = (x_0.abs() > 1).flatten(1).double().mean(1).masked_fill(~finite, torch.nan)
         broken = ~finite[:, None, None, None]
-        drawn = {"images": datasets.to_pixels(x_0.masked_fill(broken, 0)), "out_of_range": outside}
+        drawn = {"images": pixels.to_pixels(x_0.masked_fill(broken, 0)), "out_of_range": outside}
         if times:
-            drawn["x_0_hat"] = datasets.to_pixels(estimates.masked_fill(broken, 0)).transpose(0, 1)
+            drawn["x_0_hat"] = pixels.to_pixels(estimates.masked_fill(broken, 0)).transpose(0, 1)
         arrays = {name: value.cpu().numpy() for name, value in drawn.items()}
         return {**arrays, "seconds": np.full(len(ids), (time.monotonic() - began) / len(ids))}
 
@@ -614,7 +614,7 @@ def _quality_stage(
 def _pixels(images: ImageSet, positions: Array) -> Iterator[Tensor]:
     """Yield images in [-1, 1] in batches."""
     for batch in np.array_split(positions, -(-len(positions) // PIXEL_BATCH)):
-        yield datasets.to_model_range(torch.from_numpy(images.take(batch)))
+        yield pixels.to_model_range(torch.from_numpy(images.take(batch)))
 
 
 def open_run(folder: Path, runtime: Runtime, **options: Any) -> Run:  # noqa: ANN401

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm_eval.data.datasets import ImageSet, to_model_range
+from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.model.diffusion import ReverseProcess, make_schedule, training_loss
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.randomness import derive_seed

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.model.diffusion import ReverseProcess, make_schedule, training_loss
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime

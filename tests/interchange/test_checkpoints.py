@@ -17,7 +17,7 @@ from other_projects import SHAPES, diffusers, inputs, network, perturbed, run_sp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddpm_eval.data.datasets import ImageSet
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.interchange import checkpoints
 from ddpm_eval.interchange.checkpoints import (
     export_checkpoint,

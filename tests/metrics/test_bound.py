@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_eval.data.datasets import to_model_range
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.metrics import bound
 from ddpm_eval.model.diffusion import bound_term, make_schedule, q_sample
 from ddpm_eval.model.gaussian import Gaussian

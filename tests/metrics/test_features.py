@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ddpm_eval.data import datasets
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics import features
 
 
@@ -27,7 +27,7 @@ def test_set(digits):
     return digits[1]
 
 
-def synthetic(n: int, channels: int, side: int, split: str, seed: int = 0) -> datasets.ImageSet:
+def synthetic(n: int, channels: int, side: int, split: str, seed: int = 0) -> ImageSet:
     """Images whose class is which half is brighter."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 2
@@ -35,7 +35,7 @@ def synthetic(n: int, channels: int, side: int, split: str, seed: int = 0) -> da
     for image, label in zip(images, labels, strict=True):
         image[:, :, : side // 2] += np.uint8(100 * label)
         image[:, :, side // 2 :] += np.uint8(100 * (1 - label))
-    return datasets.ImageSet(
+    return ImageSet(
         "halves",
         split,
         np.arange(n),

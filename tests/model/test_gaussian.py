@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import integrate, linalg, special, stats
 
-from ddpm_eval.data.datasets import to_model_range
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.model.diffusion import (
     ReverseProcess,
     bound_term,

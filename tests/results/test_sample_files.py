@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_eval.data.image_set import ArrayImages
 from ddpm_eval.metrics import quality
-from ddpm_eval.metrics.quality import ArrayImages
 from ddpm_eval.results.records import Samples
 from ddpm_eval.results.sample_files import export_npz, export_png, load_images
 from ddpm_eval.results.store import Store

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from tiny import CELLS, HERE, TINY, cell, digits, tiny
 
-from ddpm_eval.data.datasets import to_model_range
+from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime
