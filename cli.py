@@ -498,7 +498,7 @@ def _alone(run: Path, **options: object) -> None:
 
 
 def _to_train(run: Path | None, prediction: str | None, objective: str | None, **options: Any) -> Any:  # noqa: ANN401
-    from ddpm_eval.spec import override
+    from ddpm_eval.spec_text import override
     from experiments.paper.presets import run_name
 
     if run is not None:

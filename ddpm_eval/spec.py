@@ -1,17 +1,16 @@
 """What a run is: every choice that shapes its numbers, validated, frozen, and identified by a digest.
 
-A `RunSpec` nests one frozen model per stage. It round-trips through JSON, refuses unknown fields, and its
-`identity` digest covers exactly what determines the trained weights' trajectory (data, network, diffusion,
-training without its length). Nothing machine-specific (device, paths, batch of evaluation) is part of it.
+A `RunSpec` nests one frozen model per stage. It survives JSON unchanged and refuses unknown fields. Its
+training digest covers exactly what the weights after n updates depend on: the seed, data, network, diffusion
+and training but for its length. Nothing that belongs to a machine (device, paths, batch size of an
+evaluation) is part of it. How a specification is read from text is in `ddpm_eval.spec_text`.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Prediction = Literal["eps", "mu", "x0"]
 Objective = Literal["vlb", "mse"]
@@ -21,7 +20,7 @@ Method = Literal["ancestral", "ddim"]
 
 
 class Frozen(BaseModel):
-    """Base of all specifications: immutable, no unknown fields, numbers never NaN."""
+    """The base of all specifications: immutable, without unknown fields, numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -61,8 +60,8 @@ class NetworkSpec(Frozen):
         for width in {self.base_channels * m for m in self.multipliers} | {self.base_channels}:
             if width == 0 or width % self.norm_groups:
                 raise ValueError(
-                    f"a level has {width} channels, which {self.norm_groups} normalisation groups do not divide "
-                    "(set network.norm_groups)"
+                    f"a level has {width} channels, which {self.norm_groups} normalisation groups do not "
+                    "divide (set network.norm_groups)"
                 )
         return self
 
@@ -75,8 +74,9 @@ class NetworkSpec(Frozen):
         """Raise ValueError unless ``side`` (pixels) can be halved at each level."""
         if side % self.downsampling:
             raise ValueError(
-                f"images are {side} pixels wide, but a network with {len(self.multipliers)} levels needs a side "
-                f"divisible by {self.downsampling} (did you mean another preset, or fewer network.multipliers?)"
+                f"images are {side} pixels wide, but a network with {len(self.multipliers)} levels needs a "
+                f"side divisible by {self.downsampling} (did you mean another preset, or fewer "
+                "network.multipliers?)"
             )
 
 
@@ -118,7 +118,7 @@ class TrainSpec(Frozen):
 
 
 class EvaluationSpec(Frozen):
-    """How much is measured; part of each stored result, not of the run's identity."""
+    """How much is measured: part of each stored result, but not of the training digest."""
 
     n_samples: int = Field(ge=2)
     n_train_images: int = Field(
@@ -133,15 +133,15 @@ class EvaluationSpec(Frozen):
     n_curve: int = Field(
         default=0,
         ge=0,
-        description="samples (n_samples at most) behind quality over the reverse process and over sampling steps, and behind "
-        "nearest neighbours; 0: none of these",
+        description="samples (n_samples at most) behind quality over the reverse process and over sampling "
+        "steps, and behind nearest neighbours; 0: none of these",
     )
     n_score_splits: int = Field(default=10, ge=1)
     evaluations_per_image: int = Field(default=20, ge=2, description="of the stratified estimator")
 
     @property
     def curve_samples(self) -> int:
-        """Samples behind the quality curves."""
+        """The number of samples behind the quality curves."""
         return min(self.n_curve, self.n_samples)
 
 
@@ -163,7 +163,7 @@ class RunSpec(Frozen):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the network's output."""
+        """The number of channels of the network's output."""
         return self.data.channels * (2 if self.diffusion.learns_variance else 1)
 
     @property
@@ -172,10 +172,8 @@ class RunSpec(Frozen):
         return f"{self.diffusion.prediction}-{self.diffusion.objective}-{self.diffusion.variance}"
 
     def training_digest(self) -> str:
-        """Return the digest of what determines the weights: all but the evaluation and the length of
-        training.
-        """
-        return _Identity(
+        """Return the digest of everything that training depends on, but for its number of updates."""
+        return _TrainingChoices(
             seed=self.seed,
             data=self.data,
             network=self.network,
@@ -184,73 +182,9 @@ class RunSpec(Frozen):
         ).digest()
 
 
-class _Identity(Frozen):
+class _TrainingChoices(Frozen):
     seed: int
     data: DataSpec
     network: NetworkSpec
     diffusion: DiffusionSpec
     train: TrainSpec
-
-
-def differences(found: RunSpec, wanted: RunSpec) -> list[str]:
-    """List the fields of identity in which two runs differ, as ``train.batch_size: 128, not 256``."""
-    pairs = zip(_flatten(found.model_dump()).items(), _flatten(wanted.model_dump()).values(), strict=True)
-    free = ("evaluation.", "train.steps", "train.checkpoint_steps")
-    return [f"{key}: {a}, not {b}" for (key, a), b in pairs if a != b and not key.startswith(free)]
-
-
-def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
-    """Return ``spec`` with fields replaced, each named by its dotted path and given as text.
-
-    Args:
-        spec: the run to change.
-        settings: such as ``{"train.batch_size": "256", "network.multipliers": "[1, 2]"}``; values are JSON or
-            plain text.
-
-    Raises:
-        ValueError: for an unknown field (the nearest ones are named) or an invalid value.
-    """
-    document = spec.model_dump(mode="json")
-    known = _flatten(document)
-    for key, text in settings.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
-            raise ValueError(f"there is no option {key!r} (did you mean {', '.join(near)}?)")
-        *parents, leaf = key.split(".")
-        node = document
-        for parent in parents:
-            node = node[parent]
-        node[leaf] = _parse(text)
-    return parse(document)
-
-
-def parse(document: object) -> RunSpec:
-    """Validate a JSON document as a run; raise ValueError with one sentence if it is none."""
-    try:
-        return RunSpec.model_validate(document)
-    except ValidationError as error:
-        raise ValueError(_sentence(error)) from None
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    found = first.get("input")
-    if not where or isinstance(found, dict):
-        return f"{where}: {message}" if where else message
-    return f"{where} is {found!r}: {message[0].lower()}{message[1:]}"
-
-
-def _parse(text: str) -> Any:  # noqa: ANN401 - JSON is any
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat

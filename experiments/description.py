@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.results.store import Store
-from ddpm_eval.spec import RunSpec, parse
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import parse
 from experiments.paper.presets import DEVIATIONS, against_the_paper
 
 

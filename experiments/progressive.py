@@ -5,7 +5,7 @@ from dataclasses import replace
 from ddpm_eval.reporting import analyse, render
 from ddpm_eval.reporting.page import Section
 from ddpm_eval.results.records import Trajectory
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.stages.scheduler import Job
 from experiments.paper.presets import MAIN_CELL
 from experiments.workspace import Workspace

@@ -44,7 +44,8 @@ from ddpm_eval.results.records import (
     bound_name,
 )
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.spec import DataSpec, NetworkSpec, RunSpec, override
+from ddpm_eval.spec import DataSpec, NetworkSpec, RunSpec
+from ddpm_eval.spec_text import override
 from ddpm_eval.stages.likelihood import Likelihood
 from ddpm_eval.stages.pipeline import Run
 from experiments.paper.presets import preset

@@ -12,7 +12,8 @@ import numpy as np
 from ddpm_eval.reporting import analyse
 from ddpm_eval.results.records import Array, FullBoundTerms, Record, ScheduleTables, StratifiedBoundTerms
 from ddpm_eval.results.store import Entry, Store
-from ddpm_eval.spec import RunSpec, override, parse
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import override, parse
 from ddpm_eval.stages.scheduler import Job
 from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
 

@@ -8,7 +8,7 @@ from tiny import TINY, tiny
 
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.results.records import TrainingLog
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.training import checkpoint
 from experiments import ablation
 from experiments.description import describe

@@ -9,7 +9,8 @@ import torch
 from ddpm_eval.data.datasets import load
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec, override
+from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec
+from ddpm_eval.spec_text import override
 
 HERE = Runtime(torch.device("cpu"))
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ddpm_eval.data.datasets import NATIVE
 from ddpm_eval.model.unet import NORM_EPSILON, UNet
-from ddpm_eval.spec import DiffusionSpec, RunSpec, override, parse
+from ddpm_eval.spec import DiffusionSpec, RunSpec
+from ddpm_eval.spec_text import override, parse
 from ddpm_eval.training.checkpoint import (
     FILE_NAME,
     RESULTS_NAME,

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm_eval.model.unet import UNet
-from ddpm_eval.spec import RunSpec, parse
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import parse
 
 FILE_NAME = "checkpoint.safetensors"
 RESULTS_NAME = "results.h5"

@@ -27,7 +27,8 @@ from ddpm_eval.model.unet import UNet
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.results.records import Array, TrainingLog
 from ddpm_eval.runtime import Progress, Runtime, global_seed, silent
-from ddpm_eval.spec import RunSpec, differences
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import differences
 from ddpm_eval.training import checkpoint, memory
 from ddpm_eval.training.checkpoint import Checkpoint
 

@@ -17,9 +17,8 @@ from ddpm_eval.spec import (
     RunSpec,
     TrainSpec,
     Variance,
-    differences,
-    override,
 )
+from ddpm_eval.spec_text import differences, override
 
 
 @dataclass(frozen=True)

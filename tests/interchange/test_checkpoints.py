@@ -28,7 +28,8 @@ from ddpm_eval.interchange.checkpoints import (
 from ddpm_eval.model.samplers import Chain
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.spec import RunSpec, override
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import override
 from ddpm_eval.training.checkpoint import FILE_NAME, Checkpoint, load, load_network, save, weights_digest
 from ddpm_eval.training.loop import train, trained_process, training_log
 

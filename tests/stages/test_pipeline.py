@@ -33,7 +33,7 @@ from ddpm_eval.results.records import (
 )
 from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.stages import likelihood, scheduler
 from ddpm_eval.stages.likelihood import Likelihood
 from ddpm_eval.stages.pipeline import Run, open_run, stages

@@ -16,7 +16,7 @@ from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting import analyse
 from ddpm_eval.reporting.render import mosaic
 from ddpm_eval.results.records import BOUND_HISTORY, BoundHistory
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.stages import preview
 from ddpm_eval.stages.pipeline import Run, open_run
 from ddpm_eval.stages.preview import Previews, watching

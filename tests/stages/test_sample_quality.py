@@ -10,7 +10,7 @@ from tiny import HERE, TINY
 from ddpm_eval.metrics import quality
 from ddpm_eval.metrics.neighbours import neighbours
 from ddpm_eval.results.records import Neighbours, Quality, QualityCurve, Samples, Trajectory
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.stages.pipeline import Run
 from ddpm_eval.stages.sample_quality import SampleQuality
 

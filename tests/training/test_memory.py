@@ -103,7 +103,7 @@ import torch
 from ddpm_eval.training import checkpoint
 from ddpm_eval import runtime
 from ddpm_eval.training.memory import estimate
-from ddpm_eval.spec import override
+from ddpm_eval.spec_text import override
 from ddpm_eval.training.loop import Batch, Trainer
 from experiments.presets import preset
 

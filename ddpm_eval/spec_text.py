@@ -1,0 +1,93 @@
+"""Specifications as text: read from JSON, changed field by field, and compared.
+
+A field is named by its dotted path, such as ``train.batch_size``. Whatever cannot be read is refused with one
+sentence that names the field, the value found and what is allowed.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from ddpm_eval.spec import RunSpec
+
+FREE_FIELDS = ("evaluation.", "train.steps", "train.checkpoint_steps")
+"""The beginnings of the names of fields that may change while a run goes on."""
+
+
+def parse(document: object) -> RunSpec:
+    """Return the run that a JSON document describes.
+
+    Raises:
+        ValueError: if the document describes none.
+    """
+    try:
+        return RunSpec.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+
+
+def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
+    """Return ``spec`` with fields replaced, each named by its dotted path and given as text.
+
+    Args:
+        spec: the run to change.
+        settings: such as ``{"train.batch_size": "256", "network.multipliers": "[1, 2]"}``; values are JSON or
+            plain text.
+
+    Raises:
+        ValueError: if a field is unknown (the nearest ones are named) or a value is invalid.
+    """
+    document = spec.model_dump(mode="json")
+    known = _flatten(document)
+    for key, text in settings.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
+            raise ValueError(f"there is no option {key!r} (did you mean {', '.join(near)}?)")
+        *parents, leaf = key.split(".")
+        node = document
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = _value(text)
+    return parse(document)
+
+
+def differences(found: RunSpec, wanted: RunSpec) -> list[str]:
+    """List the fields in which two runs differ, such as ``train.batch_size: 128, not 256``.
+
+    `FREE_FIELDS` are left out.
+    """
+    fields = _flatten(wanted.model_dump())
+    return [
+        f"{key}: {value}, not {fields[key]}"
+        for key, value in _flatten(found.model_dump()).items()
+        if value != fields[key] and not key.startswith(FREE_FIELDS)
+    ]
+
+
+def _sentence(error: ValidationError) -> str:
+    """Say in one sentence what is wrong with the first field that is."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    found = first.get("input")
+    if not where or isinstance(found, dict):
+        return f"{where}: {message}" if where else message
+    return f"{where} is {found!r}: {message[0].lower()}{message[1:]}"
+
+
+def _value(text: str) -> object:
+    """Read a value as JSON or, if it is none, as plain text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _flatten(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return the values of a nested document by their dotted paths."""
+    flat: dict[str, object] = {}
+    for key, value in document.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
