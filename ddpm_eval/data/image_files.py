@@ -1,9 +1,8 @@
-"""Encoded images, in folders and in LMDB databases, decoded to 8-bit pixels.
+"""Encoded images, decoded to 8-bit pixels.
 
-An image is used as it is or refused with a sentence that names it: 8-bit grayscale or RGB, of the wanted
-    channels and size.
-Only where a `Shape` says ``crop`` is it cropped, centred, to a square and resized (Pillow's Lanczos filter,
-which averages when it shrinks). An orientation tag is followed, as any viewer does.
+An image is used as it is or refused with a sentence that names it: it must be 8-bit grayscale or RGB, of the
+wanted channels and size. Only where a `Shape` says ``crop`` is it cropped, centred, to a square and resized
+(Pillow's Lanczos filter, which averages when it shrinks). An orientation tag is followed, as any viewer does.
 """
 
 import io
@@ -12,16 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from ddpm_eval.data.errors import one_line
 from ddpm_eval.data.image_set import Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
-CHANNELS = {"L": 1, "RGB": 3}  # of the modes that are read
+CHANNELS = {"L": 1, "RGB": 3}
+"""Of the modes that are read."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,12 @@ class Shape:
         if channels is None:
             return f"is of mode {image.mode}, but 8-bit grayscale (L) and RGB are read (convert it)"
         if channels != self.channels:
-            return f"has {channels} channels, but the run asks for {self.channels} (set data.channels={channels}, or convert it)"
-        if (
-            getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-        ):  # a camera's MPO is a photograph with extras
-            return "holds more than one image"
+            return (
+                f"has {channels} channels, but the run asks for {self.channels} "
+                f"(set data.channels={channels}, or convert it)"
+            )
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            return "holds more than one image"  # a camera's MPO is a photograph with extras
         if not self.crop and image.size != (self.side, self.side):
             found, wanted = f"{image.width}x{image.height}", f"{self.side}x{self.side}"
             return (
@@ -127,7 +127,7 @@ def decode_all(read: Callable[[int], Pixels], shape: Shape, n: int) -> Pixels:
     def fill(index: int) -> None:
         images[index] = read(index)
 
-    _attempt(fill, n)
+    _try_each(fill, n)
     return images
 
 
@@ -147,47 +147,7 @@ def check_headers(files: Sequence[Path], shape: Shape) -> None:
         if objection:
             raise ValueError(f"{files[index]} {objection}")
 
-    _attempt(check, len(files))
-
-
-def lmdb_keys(path: Path) -> npt.NDArray[np.bytes_]:
-    """List the keys of an LMDB database in their order, ``[n]``.
-
-    Raises:
-        ValueError: if the lmdb package is missing or the database is unreadable.
-    """
-    with _lmdb(path).begin() as transaction:
-        return np.array(list(transaction.cursor().iternext(keys=True, values=False)), np.bytes_)
-
-
-def decode_lmdb(path: Path, keys: npt.NDArray[np.bytes_], shape: Shape, index: int) -> Pixels:
-    """Read the image stored under ``keys[index]``; see `decode`."""
-    with _lmdb(path).begin() as transaction:
-        encoded = transaction.get(bytes(keys[index]))
-    return decode(io.BytesIO(encoded), f"image {keys[index].decode()} of {path}", shape)
-
-
-_databases: dict[Path, tuple[int, Any]] = {}  # open ones, with the process that opened them
-
-
-def _lmdb(path: Path) -> Any:  # noqa: ANN401 - lmdb has no types
-    process, database = _databases.get(path, (0, None))
-    if process == os.getpid():
-        return database
-    if database is not None:
-        database.close()  # inherited through a fork, after which it must not be used
-    try:
-        import lmdb
-    except ImportError:
-        raise ValueError(f"{path} needs the lmdb package (pip install 'ddpm_eval[lmdb]')") from None
-    try:
-        database = lmdb.open(
-            str(path), readonly=True, create=False, lock=False, readahead=False, meminit=False
-        )
-    except lmdb.Error as error:
-        raise ValueError(f"{path} is not a readable LMDB database: {one_line(error)} (truncated?)") from error
-    _databases[path] = os.getpid(), database
-    return database
+    _try_each(check, len(files))
 
 
 def _centre_square(image: Image.Image) -> Image.Image:
@@ -196,7 +156,9 @@ def _centre_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _attempt(action: Callable[[int], None], n: int) -> None:
+def _try_each(action: Callable[[int], None], n: int) -> None:
+    """Do something with each index, and raise one error that counts the failures and names the first."""
+
     def problem(index: int) -> str | None:
         try:
             action(index)
@@ -213,8 +175,3 @@ def _attempt(action: Callable[[int], None], n: int) -> None:
 
 def _unreadable(error: OSError) -> None:
     raise ValueError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
-
-
-def one_line(error: Exception) -> str:
-    """Return an exception's message on one line, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

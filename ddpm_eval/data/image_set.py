@@ -17,6 +17,9 @@ from ddpm_eval.files import content_digest
 Pixels = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 
+MEMORY_LIMIT_BYTES = 2**30
+"""A set of encoded images of up to this size is held as one array; a larger one is read image by image."""
+
 
 class Images(Protocol):
     """Anything that has a length and returns the images at given positions."""
@@ -172,6 +175,11 @@ def streamed_set(
     content = np.frombuffer("\n".join(files).encode(), np.uint8)
     digest = content_digest([content, ids, np.array(shape)])
     return ImageSet(name, split, ids, None, np.array([], np.int64), digest, *shape, read)
+
+
+def fits_in_memory(n: int, channels: int, side: int) -> bool:
+    """Tell whether n decoded images are to be held as one array."""
+    return n * channels * side**2 <= MEMORY_LIMIT_BYTES
 
 
 def integer_list(

@@ -1,8 +1,8 @@
 """The import of torchvision, also where its compiled operators do not fit the installed torch.
 
-The published Linux wheel of torchvision is a CUDA build. Beside a CPU-only torch its library of operators does
-not load, and the import fails for two operators that nothing here uses ("operator torchvision::nms does not
-exist").
+The published Linux wheel of torchvision is a CUDA build. Beside a CPU-only torch its library of operators
+does not load, and the import fails for two operators that nothing here uses ("operator torchvision::nms
+does not exist").
 """
 
 import sys
