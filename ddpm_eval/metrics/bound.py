@@ -1,17 +1,24 @@
-"""The variational bound of each image at each step, Eq. 5: the atoms of every likelihood figure.
+"""The variational bound of any network on any images, Eq. 5, term by term.
 
-One network evaluation at (image, t) is read under any number of protocols. The noise at (image, t) is a
-function of (seed, image id, t); the arithmetic around the network is float64. Batches run over pairs of image
-and step, so that memory depends neither on T nor on the number of images.
+`evaluate_bound` needs a network, a noise schedule and 8-bit images. One network evaluation at (image, t) serves any
+number of protocols. The noise at (image, t) is a function of (seed, image id, t); the arithmetic around the network
+is float64. Batches run over pairs of image and step, so that the memory depends neither on T nor on the number of
+images.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_eval.data.image_set import ImageSet, from_array
+from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.files import content_digest, digest
+from ddpm_eval.metrics import timestep_sampling
+from ddpm_eval.metrics.work import SERIAL, Work
 from ddpm_eval.model.diffusion import (
     Network,
     ReverseProcess,
@@ -24,15 +31,37 @@ from ddpm_eval.model.diffusion import (
     q_posterior_mean,
     q_sample,
 )
-from ddpm_eval.protocol import Decoder, Protocol
+from ddpm_eval.protocol import PROTOCOLS, Decoder, Protocol
 from ddpm_eval.randomness import Stream, normal
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.records import Array, BoundTerms, FullBoundTerms, StratifiedBoundTerms
 from ddpm_eval.spec import Prediction, Variance
+
+ITEM_IMAGES = 32
+"""Images whose bound is one work item."""
+PILOT_ITEM_IMAGES = 2
+BATCH_SIZE = 64
+EstimatorName = Literal["full", "stratified"]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One way to read the network's outputs: a reverse process and a decoder."""
+class Estimator:
+    """How many terms of the bound are evaluated.
+
+    Attributes:
+        name: ``full`` evaluates all T terms of each image, ``stratified`` a few importance-sampled ones.
+        evaluations_per_image: expected network evaluations per image of the stratified estimator.
+    """
+
+    name: EstimatorName
+    evaluations_per_image: int = 20
+
+
+FULL = Estimator("full")
+
+
+@dataclass(frozen=True)
+class ModelUnderProtocol:
+    """A model as one protocol sees it: a reverse process with its variance, and a decoder."""
 
     process: ReverseProcess
     decoder: Decoder
@@ -40,52 +69,287 @@ class Reading:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its chain and the variance it was trained with."""
+    """A network with its noise schedule and the variance it was trained with.
+
+    Attributes:
+        network: maps ``x_t [batch, channels, side, side]`` and 0-based int64 times ``[batch]`` to the prediction.
+        schedule: of the chain, on the network's device.
+        prediction: what the network predicts.
+        trained_variance: reverse variance that a protocol's ``trained`` stands for.
+        dtype: of the network's input; None leaves the float64 of the arithmetic.
+        optimal_variance: tables of sigma_t^2 indexed 0..T for a protocol's ``optimal``, by whether x_0 estimates
+            are clipped; see the function `optimal_variance`.
+    """
 
     network: Network
     schedule: Schedule
-    prediction: Prediction
-    trained_variance: Variance
+    prediction: Prediction = "eps"
+    trained_variance: Variance = "fixed-large"
+    dtype: torch.dtype | None = torch.float32
+    optimal_variance: Mapping[bool, Array] = field(default_factory=dict)
 
-    def reading(self, protocol: Protocol, optimal: Array | None = None) -> Reading:
-        """Return how ``protocol`` reads the network.
+    def variance_name(self, protocol: Protocol) -> str:
+        """Return the reverse variance that a protocol stands for with this model."""
+        return self.trained_variance if protocol.variance == "trained" else protocol.variance
 
-        Args:
-            protocol: the choices.
-            optimal: the table of sigma_t^2 indexed 0..T that ``optimal`` stands for.
+    def under(self, protocol: Protocol) -> ModelUnderProtocol:
+        """Return the model under a protocol.
 
         Raises:
             ValueError: if the protocol's variance does not exist for this model.
         """
-        name = self.trained_variance if protocol.variance == "trained" else protocol.variance
+        variance = self._variance(self.variance_name(protocol), protocol.clip)
+        process = ReverseProcess(self.evaluate, self.schedule, self.prediction, variance, protocol.clip)
+        return ModelUnderProtocol(process, protocol.decoder)
+
+    def evaluate(self, x_t: Tensor, timestep: Tensor) -> Tensor:
+        """Evaluate the network on images of any floating type; see `ddpm_eval.model.diffusion.Network`."""
+        return self.network(x_t if self.dtype is None else x_t.to(self.dtype), timestep)
+
+    def _variance(self, name: str, clip: bool) -> ReverseVariance:
         if name == "optimal":
-            if optimal is None:
+            if clip not in self.optimal_variance:
                 raise ValueError(
                     "variance 'optimal' needs an estimate of the model's errors on training images first"
                 )
-            variance: ReverseVariance = torch.from_numpy(optimal).to(self.schedule.beta)
-        elif name.startswith("learned") and name != self.trained_variance:
+            return torch.from_numpy(self.optimal_variance[clip]).to(self.schedule.beta)
+        if name.startswith("learned") and name != self.trained_variance:
             raise ValueError(
                 f"variance {name!r} asked for, but this model was trained with {self.trained_variance!r}"
             )
-        else:
-            variance = self.schedule.variance(name)
-        process = ReverseProcess(self.network, self.schedule, self.prediction, variance, protocol.clip)
-        return Reading(process, protocol.decoder)
+        return self.schedule.variance(name)  # type: ignore[arg-type] # one of the names of `Variance`
 
 
 class NotFinite(ValueError):
     """A network's output is not finite."""
 
 
+def evaluate_bound(
+    model: Model,
+    images: ImageSet | Array,
+    protocols: Sequence[Protocol] = (PROTOCOLS["paper"],),
+    *,
+    positions: Array | None = None,
+    estimator: EstimatorName | Estimator = "full",
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    work: Work = SERIAL,
+) -> list[BoundTerms]:
+    """Evaluate the variational bound of images under one or more protocols.
+
+    Args:
+        model: the network and its schedule.
+        images: 8-bit images, uint8 ``[n, channels, side, side]`` or a set of them.
+        protocols: how the bound is computed; they share their network evaluations and noise.
+        positions: int64 positions of the images to evaluate; None evaluates all that are bit-exact.
+        estimator: ``full`` or ``stratified``, or either with its number of evaluations.
+        seed: of the noise.
+        batch_size: images per call of the network; it changes results by rounding only.
+        work: how the work is carried out.
+
+    Returns:
+        The terms under each protocol, in nats per image; on processes other than the main one an empty list.
+
+    Raises:
+        ValueError: if a protocol does not suit the model, or the images are not uint8.
+        NotFinite: if the network's output is not finite; image and time are named.
+    """
+    chosen = Estimator(estimator) if isinstance(estimator, str) else estimator
+    image_set = images if isinstance(images, ImageSet) else from_array(images)
+    where = exact_positions(image_set) if positions is None else np.asarray(positions)
+    results: dict[int, BoundTerms] = {}
+    for draws in sorted({protocol.draws for protocol in protocols}):
+        group = [i for i, protocol in enumerate(protocols) if protocol.draws == draws]
+        same = [protocols[i] for i in group]
+        task = _Evaluation(model, image_set, where, same, seed, batch_size, work)
+        found = task.full() if chosen.name == "full" else task.stratified(chosen.evaluations_per_image)
+        results |= dict(zip(group, found, strict=False))
+    return [results[i] for i in sorted(results)]
+
+
+def exact_positions(images: ImageSet) -> Array:
+    """Return the positions of the images that are bit-exact, int64 ``[n]``."""
+    return np.flatnonzero(~np.isin(images.ids, images.inexact))
+
+
+def optimal_variance(terms: FullBoundTerms, full: Schedule, schedule: Schedule | None = None) -> Array:
+    """Return the isotropic sigma_t^2 that minimises the bound of the images behind ``terms``, indexed 0..T.
+
+    sigma_t^2 = beta_tilde_t + E||mu_tilde - mu_theta||^2 / D, from the measured errors of x0_hat. Source: Bao et
+    al., "Analytic-DPM", ICLR 2022, Theorem 1, with the errors in place of the model's own score.
+
+    Args:
+        terms: of all steps, with x_0 estimates clipped or not as the variance is to be used.
+        full: schedule of all steps.
+        schedule: of a shorter chain, float64 on the CPU; None is that of all steps.
+    """
+    chain = (full if schedule is None else schedule).to("cpu")
+    errors = terms.x_0_squared_error.mean(axis=0, dtype=np.float64)
+    times = chain.network_time.numpy()[1:]  # 0-based, of the full chain
+    error = torch.from_numpy(np.concatenate([[np.nan], errors[times]]))
+    return (chain.beta_tilde + chain.mean_weight_x_0**2 * error).numpy()
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """One call of `evaluate_bound` for protocols with equal numbers of noise draws."""
+
+    model: Model
+    images: ImageSet
+    positions: Array
+    protocols: Sequence[Protocol]
+    seed: int
+    batch_size: int
+    work: Work
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.model.schedule
+
+    @property
+    def draws(self) -> int:
+        return self.protocols[0].draws
+
+    def full(self) -> list[BoundTerms]:
+        """Evaluate all T terms of each image."""
+        steps = self.schedule.timesteps
+        models = [self.model.under(protocol) for protocol in self.protocols]
+        items = self._items(self.positions, steps)
+
+        def compute(item: Array) -> dict[str, Array]:
+            terms, errors = self._pairs(models, _all_pairs(item, np.arange(1, steps + 1)))
+            shape = (len(models), len(item), steps)
+            return {
+                "image_id": self.images.ids[item],
+                "terms": terms.reshape(shape).swapaxes(0, 1).astype(np.float32),
+                "x_0_squared_error": errors.reshape(shape).swapaxes(0, 1).astype(np.float32),
+                "prior": prior_terms(self.schedule, self._load, item),
+            }
+
+        name = f"bound {self.images.split}"
+        costs = [len(item) * steps * self.draws for item in items]
+        arrays = self.work.map(name, digest("full", len(items[0])), items, compute, costs)
+        if arrays is None:
+            return []
+        return [
+            FullBoundTerms(
+                image_id=arrays["image_id"],
+                terms=arrays["terms"][:, i],
+                x_0_squared_error=arrays["x_0_squared_error"][:, i],
+                prior=arrays["prior"],
+                network_evaluations=len(self.positions) * steps * self.draws,
+                **self._metadata(protocol),
+            )
+            for i, protocol in enumerate(self.protocols)
+        ]
+
+    def stratified(self, evaluations_per_image: int) -> list[BoundTerms]:
+        """Evaluate a few importance-sampled terms of each image."""
+        steps = self.schedule.timesteps
+        n = len(self.positions)
+        per_image = min(evaluations_per_image, steps)
+        models = [self.model.under(protocol) for protocol in self.protocols]
+        pilot = self._pilot()
+        times = timestep_sampling.pilot_times(steps)
+        design = timestep_sampling.select(pilot, times, steps, n, per_image, self.seed)
+        inclusion, offset, chosen = design
+        items = self._items(np.arange(n), per_image)
+
+        def compute(item: Array) -> dict[str, Array]:
+            row, column = np.nonzero(chosen[item])
+            pairs = np.stack([self.positions[item[row]], chosen[item[row], column]], axis=1)
+            terms, errors = self._pairs(models, pairs)
+            return {
+                "terms": _scatter(chosen[item].shape, row, column, terms),
+                "errors": _scatter(chosen[item].shape, row, column, errors),
+                "prior": prior_terms(self.schedule, self._load, self.positions[item]),
+            }
+
+        name = f"bound {self.images.split}"
+        costs = [len(item) * per_image * self.draws for item in items]
+        # the times follow the pilot, which another device rounds in another way
+        key = digest("stratified", len(items[0]), content_digest([chosen]))
+        arrays = self.work.map(name, key, items, compute, costs)
+        if arrays is None:
+            return []
+        return [
+            StratifiedBoundTerms(
+                image_id=self.images.ids[self.positions],
+                t=chosen,
+                terms=arrays["terms"][:, i],
+                x_0_squared_error=arrays["errors"][:, i],
+                prior=arrays["prior"],
+                inclusion=inclusion,
+                offset=offset,
+                network_evaluations=(int((chosen > 0).sum()) + pilot.size) * self.draws,
+                **self._metadata(protocol),
+            )
+            for i, protocol in enumerate(self.protocols)
+        ]
+
+    def _pilot(self) -> Array:
+        """Return the pilot's terms, ``[image, time]``, on every process.
+
+        They are always evaluated under one protocol, so that no result depends on which others were measured
+        with it.
+        """
+        first = self.positions[: timestep_sampling.PILOT_IMAGES]
+        models = [self.model.under(PROTOCOLS["paper"])]
+        times = timestep_sampling.pilot_times(self.schedule.timesteps)
+        items = [first[start : start + PILOT_ITEM_IMAGES] for start in range(0, len(first), PILOT_ITEM_IMAGES)]
+
+        def compute(item: Array) -> dict[str, Array]:
+            terms, _ = self._pairs(models, _all_pairs(item, times))
+            return {"terms": terms.reshape(len(item), len(times))}
+
+        name = f"bound {self.images.split} pilot"
+        costs = [len(item) * len(times) * self.draws for item in items]
+        arrays = self.work.map(name, digest("pilot", self.draws), items, compute, costs, everywhere=True)
+        assert arrays is not None
+        terms = arrays["terms"]
+        if not np.isfinite(terms).all():
+            raise NotFinite("terms of the bound are not finite (did the training diverge?)")
+        return terms
+
+    def _items(self, images: Array, evaluations: int) -> list[Array]:
+        """Cut images, each of so many evaluations, into items that fill a few batches, for any number of processes."""
+        size = max(ITEM_IMAGES, -(-4 * self.batch_size // evaluations))
+        return [images[start : start + size] for start in range(0, len(images), size)]
+
+    def _metadata(self, protocol: Protocol) -> dict[str, Any]:
+        return {
+            "split": self.images.split,
+            "protocol": protocol,
+            "variance": self.model.variance_name(protocol),
+            "dimensions": self.images.channels * self.images.side**2,
+            "inexact_left_out": int(np.isin(self.images.ids, self.images.inexact).sum()),
+        }
+
+    def _pairs(self, models: Sequence[ModelUnderProtocol], pairs: Array) -> tuple[Array, Array]:
+        return evaluate_pairs(
+            models,
+            self._load,
+            self.images.ids,
+            pairs,
+            seed=self.seed,
+            draws=self.draws,
+            batch_size=self.batch_size,
+            progress=self.work.advance,
+        )
+
+    def _load(self, positions: Array) -> Tensor:
+        pixels = torch.from_numpy(self.images.take(positions)).to(self.schedule.beta.device)
+        return to_model_range(pixels).double()
+
+
 @torch.inference_mode()
-def evaluate(
-    readings: Sequence[Reading], x_0: Tensor, ids: Tensor, t: Tensor, seed: int, draw: int = 0
+def evaluate_terms(
+    models: Sequence[ModelUnderProtocol], x_0: Tensor, ids: Tensor, t: Tensor, seed: int, draw: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Evaluate L_{t-1} and the error of x0_hat for pairs of image and time, with one network evaluation each.
 
     Args:
-        readings: of one network and chain.
+        models: of one network and chain.
         x_0: 8-bit images in [-1, 1], float64 ``[pair, channels, side, side]``.
         ids: int64 image ids ``[pair]``, which select the noise.
         t: int64 times ``[pair]``.
@@ -93,56 +357,63 @@ def evaluate(
         draw: number of the noise draw.
 
     Returns:
-        Terms in nats per image and squared errors (mean over elements, units of [-1, 1]), each ``[reading,
-        pair]`` float64.
+        Terms in nats per image and squared errors (mean over elements, units of [-1, 1]), each ``[model, pair]``
+        float64.
 
     Raises:
         NotFinite: naming the image and the time, if the network's output is not finite.
     """
-    process = readings[0].process
+    process = models[0].process
     schedule = process.schedule
     stream = Stream.BOUND if draw == 0 else Stream.BOUND_EXTRA_DRAWS + draw
-    eps = normal(
-        seed, stream, ids, schedule.network_time.to(t.device)[t] + 1, tuple(x_0.shape[1:]), x_0.dtype
-    )
+    timestep = schedule.network_time.to(t.device)[t]
+    eps = normal(seed, stream, ids, timestep + 1, tuple(x_0.shape[1:]), x_0.dtype)
     x_t = q_sample(schedule, x_0, t, eps)
-    output = process.network(x_t, schedule.network_time.to(t.device)[t])
-    finite = torch.isfinite(output).flatten(1).all(1)
-    if not finite.all():
-        bad = int((~finite).nonzero()[0])
-        raise NotFinite(f"the network's output is not finite at t = {int(t[bad])} for image {int(ids[bad])}")
-    last = (t == 1).nonzero()[:, 0]
+    output = process.network(x_t, timestep)
+    _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
-    estimates: dict[
-        bool, tuple[ReverseStep, Tensor]
-    ] = {}  # readings that clip alike share all but the variance
-    terms, errors = [], []
-    for reading in readings:
-        process = reading.process
+    estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}  # models that clip alike share all but the variance
+    terms = []
+    errors = []
+    for model in models:
+        process = model.process
         if process.clip not in estimates:
-            step = process.read(output, x_t, t)
+            step = process.p_mean_variance(output, x_t, t)
             estimates[process.clip] = step, (posterior_mean - step.mean).square()
         step, mean_error = estimates[process.clip]
-        log_variance = (
-            process.variance.log()[t] if isinstance(process.variance, Tensor) else step.log_variance
-        )
-        term = kl_from_error(schedule, mean_error, log_variance, t)
-        if len(last):
-            at_last = replace(step, mean=step.mean[last], log_variance=_per_element(log_variance, x_0)[last])
-            term[last] = decoder_term(at_last, x_0[last], reading.decoder)
-        terms.append(term)
+        terms.append(_term(model, step, mean_error, x_0, t))
         errors.append((step.x_0_hat - x_0).square().flatten(1).mean(1))
     return torch.stack(terms), torch.stack(errors)
 
 
+def _check_output(output: Tensor, ids: Tensor, t: Tensor) -> None:
+    finite = torch.isfinite(output).flatten(1).all(1)
+    if not finite.all():
+        bad = int((~finite).nonzero()[0])
+        raise NotFinite(f"the network's output is not finite at t = {int(t[bad])} for image {int(ids[bad])}")
+
+
+def _term(model: ModelUnderProtocol, step: ReverseStep, mean_error: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+    """Return L_{t-1}: the KL divergence from the squared error of the mean, and at t = 1 the decoder's term."""
+    variance = model.process.variance
+    log_variance = variance.log()[t] if isinstance(variance, Tensor) else step.log_variance
+    term = kl_from_error(model.process.schedule, mean_error, log_variance, t)
+    last = (t == 1).nonzero()[:, 0]
+    if len(last):
+        per_element = _per_element(log_variance, x_0)[last]
+        at_last = replace(step, mean=step.mean[last], log_variance=per_element)
+        term[last] = decoder_term(at_last, x_0[last], model.decoder)
+    return term
+
+
 def _per_element(log_variance: Tensor, like: Tensor) -> Tensor:
-    return (
-        log_variance if log_variance.ndim == like.ndim else log_variance.reshape(-1, *[1] * (like.ndim - 1))
-    )
+    if log_variance.ndim == like.ndim:
+        return log_variance
+    return log_variance.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def evaluate_pairs(
-    readings: Sequence[Reading],
+    models: Sequence[ModelUnderProtocol],
     load: Callable[[Array], Tensor],
     ids: Array,
     pairs: Array,
@@ -155,9 +426,8 @@ def evaluate_pairs(
     """Evaluate many pairs in batches, averaging over noise draws.
 
     Args:
-        readings: of one network and chain.
-        load: maps positions ``[k]`` to images in [-1, 1] on the device, float64 ``[k, channels, side,
-            side]``.
+        models: of one network and chain.
+        load: maps positions ``[k]`` to images in [-1, 1] on the device, float64 ``[k, channels, side, side]``.
         ids: ids by position.
         pairs: int64 ``[pair, 2]``: position of the image, time.
         seed: of the noise.
@@ -166,9 +436,9 @@ def evaluate_pairs(
         progress: called with the number of network evaluations just done.
 
     Returns:
-        Terms and squared errors as in `evaluate`, each ``[reading, pair]``.
+        Terms and squared errors as in `evaluate_terms`, each ``[model, pair]``.
     """
-    terms = np.zeros((len(readings), len(pairs)))
+    terms = np.zeros((len(models), len(pairs)))
     errors = np.zeros_like(terms)
     for start in range(0, len(pairs), batch_size):
         part = slice(start, start + batch_size)
@@ -177,7 +447,7 @@ def evaluate_pairs(
         t = torch.from_numpy(pairs[part, 1]).to(x_0.device)
         image = torch.from_numpy(ids[pairs[part, 0]]).to(x_0.device)
         for draw in range(draws):
-            term, error = evaluate(readings, x_0, image, t, seed, draw)
+            term, error = evaluate_terms(models, x_0, image, t, seed, draw)
             terms[:, part] += term.cpu().numpy() / draws
             errors[:, part] += error.cpu().numpy() / draws
             progress(len(t))
@@ -187,3 +457,15 @@ def evaluate_pairs(
 def prior_terms(schedule: Schedule, load: Callable[[Array], Tensor], positions: Array) -> Array:
     """Return L_T in nats for the images at ``positions``, float64 ``[len(positions)]``."""
     return prior_kl(schedule, load(positions)).cpu().numpy()
+
+
+def _all_pairs(positions: Array, times: Array) -> Array:
+    """Return all pairs of image and time, ``[pair, 2]``."""
+    return np.stack(np.meshgrid(positions, times, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _scatter(shape: tuple[int, ...], row: Array, column: Array, values: Array) -> Array:
+    """Lay ``[model, pair]`` out as ``[image, model, time]``, zero where nothing was evaluated."""
+    out = np.zeros((shape[0], len(values), shape[1]), dtype=values.dtype)
+    out[row, :, column] = values.T
+    return out

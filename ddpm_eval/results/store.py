@@ -1,49 +1,57 @@
-"""The results file: one HDF5 file per run, the only place that imports h5py.
+"""The results file: one HDF5 file for each run, in which every result is a record in a group of its own.
 
-A result is a record in a group of its own. `put` copies the file, adds the group, marks it complete, and
-renames the copy into place, so that a reader never sees half a result and a kill loses at most the result
-being written. Processes that write to one file take turns. Work in progress is kept by `PartialResults`, one
-small file per chunk, each written under a temporary name and renamed; any number of processes can write
-chunks, and a finished chunk is never computed again.
+A result lies under ``NAME/KEY``, where the key is a digest of everything that it depends on, so that results under
+different choices live side by side. `Store.put_all` copies the file, adds the groups and renames the copy into
+place: a reader never sees half a result, and a kill loses at most the results being written. Processes that write
+to one file wait for each other. `ddpm_eval.results.hdf5` checks a file before it is opened.
 """
 
-import datetime
-import fcntl
-import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import h5py
 import numpy as np
 
-from ddpm_eval.results.records import Array, Record, array_fields, scalar_fields
+from ddpm_eval.files import atomic_write, content_digest, file_lock
+from ddpm_eval.protocol import Protocol
+from ddpm_eval.results import hdf5
+from ddpm_eval.results.provenance import environment, now
+from ddpm_eval.results.records import Array, Estimate, Record, array_fields, fields_of_kind
 
-SCHEMA_VERSION = 2
-# What a record can need on disk: incomplete chunks are stored whole, and noise does not compress. Tests hold
-# it to be enough.
-HDF5_MARGIN = 1.25
-HDF5_OVERHEAD_BYTES = 2**18
 R = TypeVar("R", bound=Record)
+BOUNDS = ("value", "low", "high")
+DESCRIPTIONS = ("record", "key", "provenance", "content")
+"""Attributes of a group that say what it is; its other attributes are the record's numbers and texts."""
+
+
+class Result(NamedTuple):
+    """A record to be stored under a name and a key."""
+
+    name: str
+    record: Record
+    key: str
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored result's name, provenance and shape, without its arrays."""
+    """A stored result without its arrays.
+
+    Attributes:
+        name: such as ``bound/full/test/paper``.
+        key: digest of everything that the result depends on.
+        record: name of the record's type.
+        provenance: how it was made.
+        arrays: a description of each array by field.
+        sizes: dimensions and lengths of each array.
+        scalars: numbers, texts and estimates by field.
+    """
 
     name: str
-    record: str
     key: str
+    record: str
     provenance: dict[str, Any]
     arrays: dict[str, str]
     sizes: list[list[tuple[str, int]]]
@@ -61,81 +69,77 @@ class Store:
         self.path = path
 
     def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, Any]) -> None:
-        """Store a record under ``name`` (atomic_write what is there), atomically; writers of one file wait
-        for each other.
+        """Store one record; see `put_all`."""
+        self.put_all([Result(name, record, key)], provenance)
+
+    def put_all(self, results: Sequence[Result], provenance: Mapping[str, Any]) -> None:
+        """Store records in one step: after a kill all of them are there, or none.
+
+        A result of the same name and key is replaced, and so are results of the same name and of other weights.
 
         Args:
-            name: group path such as ``bound/test/paper``.
-            record: what to store.
-            key: digest of everything the result depends on; `has` compares it.
-            provenance: JSON-serialisable facts about how it was made, beside those of `environment`.
+            results: what to store.
+            provenance: JSON-serialisable facts about how they were made, beside those of `environment`.
 
         Raises:
-            ValueError: if what is there is unreadable, or the disk is full or not writable; what is there is
-                then untouched.
+            ValueError: if the file is damaged, or the disk is full or not writable; it is then left as it was.
         """
-        with _writers_queue(self.path), atomic_write(self.path) as temporary:
+        text = json.dumps({"created": now(), **environment(), **provenance})
+        arrays = [getattr(r.record, f.name) for r in results for f in array_fields(type(r.record))]
+        with file_lock(self.path), atomic_write(self.path) as temporary:
             if self.path.exists():
                 self._check()
                 shutil.copyfile(self.path, temporary)
             else:
-                temporary.write_bytes(_empty_file())
-            _reserve(temporary, [getattr(record, f.name) for f in array_fields(type(record))])
-            with h5py.File(temporary, "a") as file:
-                file.attrs["schema_version"] = SCHEMA_VERSION
-                if name in file:
-                    del file[name]
-                group = file.create_group(name, track_order=True)
-                _write(group, record)
-                group.attrs["key"] = key
-                group.attrs["provenance"] = json.dumps({"created": _now(), **environment(), **provenance})
-                group.attrs["complete"] = True
-                file.attrs["complete"] = True
+                hdf5.create(temporary)
+            with hdf5.editing(temporary, arrays) as file:
+                for name, record, key in results:
+                    _remove_replaced(file, name, key, provenance.get("weights"))
+                    _write(file.create_group(f"{name}/{key}", track_order=True), record, key, text)
 
     def has(self, name: str, key: str) -> bool:
-        """Tell whether a complete result of this name and key is stored."""
+        """Tell whether a result of this name and key is stored."""
         if not self.path.exists():
             return False
         with self._open() as file:
-            return name in file and bool(file[name].attrs.get("complete")) and file[name].attrs["key"] == key
+            return f"{name}/{key}" in file
 
-    def get(self, name: str, record_type: type[R]) -> R:
+    def get(self, name: str, record_type: type[R], key: str | None = None) -> R:
         """Read a record.
 
+        Args:
+            name: of the result.
+            record_type: what it is expected to be.
+            key: of the result; None takes the newest of this name.
+
         Raises:
-            ValueError: if the file or the result is missing, incomplete, of another schema or of another
-                type.
+            ValueError: if the file or the result is missing, of another schema or type, or damaged.
         """
         with self._open() as file:
-            if name not in file or not file[name].attrs.get("complete"):
-                raise ValueError(
-                    f"{self.path} holds no result {name!r} (it holds {', '.join(_names(file)) or 'nothing'})"
-                )
-            group = file[name]
+            group = _find(file, name, key)
+            if group is None:
+                held = ", ".join(sorted({_name(found) for found in _groups(file)})) or "nothing"
+                raise ValueError(f"{self.path} holds no result {name!r} (it holds {held})")
             if group.attrs["record"] != record_type.__name__:
                 raise ValueError(
                     f"{self.path}: {name} is a {group.attrs['record']}, not a {record_type.__name__}"
                 )
-            arrays = {f.name: group[f.name][...] for f in array_fields(record_type)}
-            return record_type(
-                **arrays, **{f.name: _scalar(group.attrs[f.name]) for f in scalar_fields(record_type)}
-            )
+            record = _read(group, record_type)
+            if group.attrs["content"] != _content(record):
+                raise hdf5.Damaged(f"{self.path}: the content of {name} is not what was written")
+            return record
 
     def entries(self) -> list[Entry]:
-        """Describe all results, in the order of their names."""
+        """Describe all results, in the order of their names and their times."""
         if not self.path.exists():
             return []
         with self._open() as file:
-            return [_entry(name, file[name]) for name in _names(file)]
+            entries = [_entry(group) for group in _groups(file)]
+        return sorted(entries, key=lambda entry: (entry.name, entry.provenance["created"]))
 
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
+    def _open(self) -> Any:  # noqa: ANN401 - a context manager that gives an h5py.File
         self._check()
-        try:
-            with h5py.File(self.path, "r") as file:
-                yield file
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{self.path} is damaged (delete it to measure again): {error}") from None
+        return hdf5.reading(self.path)
 
     def _check(self) -> None:
         if not self.path.exists():
@@ -143,244 +147,108 @@ class Store:
                 f"there is no results file {self.path} (has this run been trained and measured?)"
             )
         try:
-            with h5py.File(self.path, "r") as file:
-                found, complete = file.attrs.get("schema_version"), file.attrs.get("complete")
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} is not a readable HDF5 file (truncated? delete it to measure again): {error}"
-            ) from None
-        if found != SCHEMA_VERSION:
-            raise ValueError(
-                f"{self.path} has schema version {found}, but this program reads version {SCHEMA_VERSION}"
-            )
-        if not complete:
-            raise ValueError(f"{self.path} is incomplete (delete it to measure again)")
+            hdf5.check(self.path)
+        except hdf5.Damaged as error:
+            raise hdf5.Damaged(f"{error}; delete it to measure again") from None
 
 
-class PartialResults:
-    """Finished pieces of a result in progress, each in a file of its own.
-
-    Args:
-        folder: where the pieces lie; removed by `clear`.
-        key: digest of everything the pieces depend on; pieces of another key are deleted.
-        enabled: whether this process may delete stale pieces (one process per job should).
-    """
-
-    def __init__(self, folder: Path, key: str, *, may_clear: bool = True) -> None:
-        self.folder, self.key = folder / key, key
-        if may_clear and folder.exists():
-            for stale in folder.iterdir():
-                if stale != self.folder:
-                    shutil.rmtree(stale, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def done(self, index: int) -> bool:
-        """Tell whether piece ``index`` is finished."""
-        return self._path(index).exists()
-
-    def put(self, index: int, arrays: Mapping[str, Array]) -> None:
-        """Store piece ``index`` atomically; raise ValueError if the disk is full or not writable."""
-        with atomic_write(self._path(index)) as temporary:
-            temporary.write_bytes(_empty_file())
-            _reserve(temporary, list(arrays.values()))
-            with h5py.File(temporary, "a") as file:
-                for name, value in arrays.items():
-                    file[name] = value
-
-    def collect(self, count: int) -> dict[str, Array]:
-        """Concatenate pieces 0..count-1 along their first axis.
-
-        Raises:
-            ValueError: if a piece is missing or unreadable.
-        """
-        pieces = [self._read(index) for index in range(count)]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-    def clear(self) -> None:
-        """Delete all pieces."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.h5"
-
-    def _read(self, index: int) -> dict[str, Array]:
-        try:
-            with h5py.File(self._path(index), "r") as file:
-                return {name: file[name][...] for name in file}
-        except OSError as error:
-            raise ValueError(
-                f"{self._path(index)} is missing or damaged (delete it to compute it again): {error}"
-            ) from None
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the run's folder for this process.
-
-    Raises:
-        ValueError: if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise ValueError(
-                f"{folder} is in use by another process (pid {owner}): wait for it, or stop it"
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def digest(*parts: object) -> str:
-    """Return 12 hexadecimal digits that identify JSON-serialisable parts: the key of a result."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-@cache
-def environment() -> dict[str, Any]:
-    """Return what a number's provenance needs of this process: versions, machine, commit, command."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "versions": {
-            name: _version(name)
-            for name in ("ddpm_eval", "torch", "torch-fidelity", "numpy", "scipy", "h5py")
-        },
-        "git_commit": _git_commit(),
-        "command": " ".join(sys.argv),
-    }
-
-
-def _write(group: h5py.Group, record: Record) -> None:
-    group.attrs["record"] = type(record).__name__
-    for f in array_fields(type(record)):
-        value = np.asarray(getattr(record, f.name))
-        options = (
-            {"compression": "gzip", "compression_opts": 4, "shuffle": True, "chunks": True}
-            if value.size > 64
-            else {}
-        )
-        data = group.create_dataset(f.name, data=value, **options)
-        data.attrs["unit"], data.attrs["meaning"] = f.metadata["unit"], f.metadata["meaning"]
-        for axis, dim in enumerate(f.metadata["dims"]):
-            data.dims[axis].label = dim
-    for f in scalar_fields(type(record)):
+def _write(group: hdf5.Group, record: Record, key: str, provenance: str) -> None:
+    kind = type(record)
+    for f in array_fields(kind):
+        data = hdf5.write_dataset(group, f.name, np.asarray(getattr(record, f.name)))
+        data.attrs["unit"] = f.metadata["unit"]
+        data.attrs["meaning"] = f.metadata["meaning"]
+        for axis, dimension in enumerate(f.metadata["dims"]):
+            data.dims[axis].label = dimension
+    for f in fields_of_kind(kind, "estimate"):
+        value = getattr(record, f.name)
+        data = group.create_dataset(f.name, data=np.array(value[:3], np.float64))
+        data.attrs["unit"] = value.unit
+        data.attrs["meaning"] = f.metadata["meaning"]
+        data.dims[0].label = "interval"
+    for f in (*fields_of_kind(kind, "number"), *fields_of_kind(kind, "text")):
         group.attrs[f.name] = getattr(record, f.name)
+    for f in fields_of_kind(kind, "protocol"):
+        group.attrs[f.name] = getattr(record, f.name).model_dump_json()
+    group.attrs["record"] = kind.__name__
+    group.attrs["key"] = key
+    group.attrs["provenance"] = provenance
+    group.attrs["content"] = _content(record)
 
 
-def _entry(name: str, group: h5py.Group) -> Entry:
-    arrays, sizes, scalars = {}, [], {}
-    for key, data in group.items():
-        sizes.append([(dim.label, length) for dim, length in zip(data.dims, data.shape, strict=True)])
-        dims = ", ".join(f"{name} {length}" for name, length in sizes[-1])
-        arrays[key] = f"[{dims}] {data.dtype}, {data.attrs['unit']}"
-    for key, value in group.attrs.items():
-        if key not in ("record", "key", "provenance", "complete"):
-            scalars[key] = _scalar(value)
+def _read(group: hdf5.Group, record_type: type[R]) -> R:
+    values: dict[str, Any] = {f.name: group[f.name][...] for f in array_fields(record_type)}
+    for f in fields_of_kind(record_type, "estimate"):
+        values[f.name] = Estimate(*map(float, group[f.name][...]), str(group[f.name].attrs["unit"]))
+    for f in (*fields_of_kind(record_type, "number"), *fields_of_kind(record_type, "text")):
+        values[f.name] = _scalar(group.attrs[f.name])
+    for f in fields_of_kind(record_type, "protocol"):
+        values[f.name] = Protocol.model_validate_json(group.attrs[f.name])
+    return record_type(**values)
+
+
+def _content(record: Record) -> str:
+    """Return the digest of all that a record holds."""
+    kind = type(record)
+    parts: list[str | Array] = []
+    for f in array_fields(kind):
+        parts += [f.name, np.asarray(getattr(record, f.name))]
+    for f in fields_of_kind(kind, "estimate"):
+        value = getattr(record, f.name)
+        parts.append(f"{f.name}={tuple(map(float, value[:3]))} {value.unit};")
+    for f in (*fields_of_kind(kind, "number"), *fields_of_kind(kind, "text")):
+        parts.append(f"{f.name}={_scalar(getattr(record, f.name))!r};")
+    for f in fields_of_kind(kind, "protocol"):
+        parts.append(f"{f.name}={getattr(record, f.name).model_dump_json()};")
+    return content_digest(parts)
+
+
+def _remove_replaced(file: hdf5.Group, name: str, key: str, weights: object) -> None:
+    """Remove the result of this name and key, and those of this name that are of other weights."""
+    for group in _groups(file):
+        if _name(group) != name:
+            continue
+        made_with = json.loads(group.attrs["provenance"]).get("weights")
+        if group.attrs["key"] == key or made_with != weights:
+            del file[group.name]
+
+
+def _groups(file: hdf5.Group) -> list[hdf5.Group]:
+    found: list[hdf5.Group] = []
+    file.visititems(lambda _, item: found.append(item) if "provenance" in item.attrs else None)
+    return found
+
+
+def _find(file: hdf5.Group, name: str, key: str | None) -> hdf5.Group | None:
+    groups = [group for group in _groups(file) if _name(group) == name]
+    if key is not None:
+        groups = [group for group in groups if group.attrs["key"] == key]
+    return max(groups, key=lambda group: json.loads(group.attrs["provenance"])["created"], default=None)
+
+
+def _name(group: hdf5.Group) -> str:
+    return str(group.name).strip("/").rpartition("/")[0]
+
+
+def _entry(group: hdf5.Group) -> Entry:
+    arrays = {}
+    sizes = []
+    scalars: dict[str, Any] = {
+        name: _scalar(value) for name, value in group.attrs.items() if name not in DESCRIPTIONS
+    }
+    for name, data in group.items():
+        size = [(dimension.label, length) for dimension, length in zip(data.dims, data.shape, strict=True)]
+        if size == [("interval", len(BOUNDS))]:
+            scalars[name] = Estimate(*map(float, data[...]), str(data.attrs["unit"]))
+            continue
+        sizes.append(size)
+        dims = ", ".join(f"{dimension} {length}" for dimension, length in size)
+        arrays[name] = f"[{dims}] {data.dtype}, {data.attrs['unit']}"
+    provenance = json.loads(group.attrs["provenance"])
     return Entry(
-        name,
-        group.attrs["record"],
-        group.attrs["key"],
-        json.loads(group.attrs["provenance"]),
-        arrays,
-        sizes,
-        scalars,
+        _name(group), group.attrs["key"], group.attrs["record"], provenance, arrays, sizes, scalars
     )
-
-
-def _names(file: h5py.File) -> list[str]:
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if item.attrs.get("complete") else None)
-    return sorted(names)
 
 
 def _scalar(value: Any) -> Any:  # noqa: ANN401 - whatever HDF5 held
     return value.item() if isinstance(value, np.generic) else value
-
-
-@contextmanager
-def _writers_queue(final: Path) -> Iterator[None]:
-    """Wait for every other process that writes ``final``: each copies, adds and renames, so that two at once
-    would lose one.
-    """
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock = final.with_name(f".{final.name}.lock").open("a")
-    except OSError as error:
-        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
-    with lock:  # closing it lets the next one in, as does the end of the process
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def atomic_write(final: Path) -> Iterator[Path]:
-    """Give the name of a temporary file that becomes ``final`` if the block succeeds, and is removed if it
-    fails.
-    """
-    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for stale in final.parent.glob(
-            f"{final.name}.*.tmp"
-        ):  # of a writer that was killed; a living one has its turn
-            stale.unlink(missing_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    except (OSError, RuntimeError) as error:  # h5py raises either
-        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _reserve(path: Path, arrays: Sequence[Array]) -> None:
-    """Claim the disk space that writing ``arrays`` can need: HDF5 does not survive a disk that fills while it
-    writes.
-
-    HDF5 cuts what it did not use when it closes the file.
-    """
-    room = round(HDF5_MARGIN * sum(np.asarray(value).nbytes for value in arrays)) + HDF5_OVERHEAD_BYTES
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size + room)
-
-
-@cache
-def _empty_file() -> bytes:
-    with h5py.File("empty", "w", driver="core", backing_store=False) as file:
-        file.flush()
-        return bytes(file.id.get_file_image())
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except OSError:
-        return "unknown"
-    return run.stdout.strip() or "unknown"

@@ -1,0 +1,155 @@
+"""Files that are whole or absent, locks, and the digests that identify content.
+
+Every file of the project is written by `atomic_write`: under a temporary name, synchronised and renamed, so that
+a reader never meets half a file and a kill leaves the previous one in place. A digest is 12 hexadecimal digits
+of SHA-256.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+DIGEST_DIGITS = 12
+READ_BYTES = 2**20
+
+
+def digest(*parts: object) -> str:
+    """Return the digest of JSON-serialisable parts: the key of a result."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
+
+
+def content_digest(parts: Iterable[str | npt.NDArray[Any]]) -> str:
+    """Return the digest of texts and arrays in their order: of an array its type, shape and values count."""
+    content = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            content.update(part.encode())
+            continue
+        values = np.ascontiguousarray(part)
+        content.update(f"{values.dtype} {part.shape}".encode())
+        content.update(values.reshape(-1).view(np.uint8).data)
+    return content.hexdigest()[:DIGEST_DIGITS]
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            content.update(block)
+    return content.hexdigest()[:DIGEST_DIGITS]
+
+
+@contextmanager
+def atomic_write(final: Path) -> Iterator[Path]:
+    """Give the name of a temporary file that becomes ``final`` if the block succeeds.
+
+    If the block fails, the temporary file is removed and ``final`` stays as it was. Temporary files that killed
+    writers of ``final`` left behind are removed first. The folder is created.
+
+    Raises:
+        ValueError: if the file cannot be written.
+    """
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(final)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+        sync_folder(final.parent)
+    except (OSError, RuntimeError) as error:  # h5py raises either
+        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8.
+
+    Raises:
+        ValueError: if the file cannot be written.
+    """
+    with atomic_write(final) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a run's folder for this process while the block runs.
+
+    Raises:
+        ValueError: if another process has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise ValueError(
+                f"{folder} is in use by another process (pid {owner}): wait for it, or stop it"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def file_lock(final: Path) -> Iterator[None]:
+    """Wait for every other process that holds the lock of ``final``, then hold it while the block runs.
+
+    The end of the process releases the lock, too.
+
+    Raises:
+        ValueError: if the lock cannot be created.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lock = final.with_name(f".{final.name}.lock").open("a")
+    except OSError as error:
+        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove the temporary files of writers of ``final`` that no longer run on this machine."""
+    for stale in final.parent.glob(f"{final.name}.*.tmp"):
+        owner = stale.name.removeprefix(f"{final.name}.").removesuffix(".tmp")
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() or owner == str(os.getpid()):
+            stale.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Claim disk space for a file of ``size`` bytes; its content stays as it is, followed by zeros.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -1,0 +1,64 @@
+"""Finished work items of a result in progress, each in a small HDF5 file of its own.
+
+An item is written atomically and never computed again; any number of processes can write items of one result.
+A file carries a digest of its content. A file that is damaged or of another result counts as not done.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_eval.files import atomic_write
+from ddpm_eval.results import hdf5
+from ddpm_eval.results.records import Array
+
+
+class PartialResults:
+    """The finished work items of one result.
+
+    Args:
+        folder: where the items lie, one folder for each key; removed by `clear`.
+        key: digest of everything the items depend on.
+        may_clear: whether this process deletes the items of other keys (one process of each job should).
+    """
+
+    def __init__(self, folder: Path, key: str, *, may_clear: bool = True) -> None:
+        self.folder = folder / key
+        self.key = key
+        if may_clear and folder.exists():
+            for stale in folder.iterdir():
+                if stale != self.folder:
+                    shutil.rmtree(stale, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def done(self, index: int) -> bool:
+        """Tell whether item ``index`` is finished."""
+        return self._path(index).exists()
+
+    def put(self, index: int, arrays: Mapping[str, Array]) -> None:
+        """Store item ``index`` atomically.
+
+        Raises:
+            ValueError: if the disk is full or not writable.
+        """
+        with atomic_write(self._path(index)) as temporary:
+            hdf5.write_arrays(temporary, arrays)
+
+    def collect(self, count: int) -> dict[str, Array]:
+        """Concatenate items 0..count-1 along their first axis.
+
+        Raises:
+            ValueError: if an item is missing or damaged.
+        """
+        items = [hdf5.read_arrays(self._path(index)) for index in range(count)]
+        return {name: np.concatenate([item[name] for item in items]) for name in items[0]}
+
+    def clear(self) -> None:
+        """Delete all items."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.h5"

@@ -1,0 +1,100 @@
+"""What a stage is, and the one place that decides whether its results are computed.
+
+A stage is one measurement of a run: a class in a file of its own. It says under which names and keys its results
+are stored, which stages it needs first, and how to compute them; `ensure` does the rest. A key is a digest of
+everything that a result depends on, so that a changed choice measures anew and an unchanged one costs nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from ddpm_eval.files import digest
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.results.records import Record
+from ddpm_eval.results.store import Result
+from ddpm_eval.stages.run import Run
+
+
+class Output(NamedTuple):
+    """The name and the key under which one result of a stage is stored."""
+
+    name: str
+    key: str
+
+
+class Stage(ABC):
+    """One measurement of a run.
+
+    Attributes:
+        name: under which its result is stored.
+        record: type of its result.
+    """
+
+    name: str
+    record: type[Record]
+
+    def requires(self, run: Run) -> Sequence["Stage"]:
+        """Return the stages whose results this one reads."""
+        return ()
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether this can be measured of the run at all."""
+        return True
+
+    @abstractmethod
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that the result depends on."""
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return about how many network evaluations `compute` makes."""
+        return 0
+
+    @abstractmethod
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure, without storing; None on processes other than the main one."""
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where the results are stored."""
+        return (Output(run.results.qualified(self.name), self.key(run)),)
+
+    def is_stored(self, run: Run) -> bool:
+        """Tell whether the results are stored."""
+        return all(run.results.has(*output) for output in self.outputs(run))
+
+    def compute_all(self, run: Run, work: Work) -> list[Result]:
+        """Measure everything that is missing; an empty list on processes other than the main one."""
+        record = self.compute(run, work)
+        if record is None:
+            return []
+        return [Result(output.name, record, output.key) for output in self.outputs(run)]
+
+
+def is_done(stage: Stage, run: Run) -> bool:
+    """Tell whether nothing is left to do: the results are stored, or cannot be had of this run."""
+    return not stage.applies(run) or stage.is_stored(run)
+
+
+def ensure(stage: Stage, run: Run) -> None:
+    """Compute and store a stage's results, and first those of the stages that it requires, unless they are stored.
+
+    Under torchrun every process calls this, and they share the work.
+    """
+    # every process looks before one of them begins to write
+    if not run.runtime.any_process(not is_done(stage, run)):
+        return
+    for required in stage.requires(run):
+        ensure(required, run)
+    began = monotonic()
+    work = run.work(digest(stage.outputs(run)))
+    results = stage.compute_all(run, work)
+    run.results.put_all(results, seconds=monotonic() - began)
+    work.clear()
+    run.runtime.barrier()
+
+
+def result_key(run: Run, *parts: object) -> str:
+    """Return the key of a result that depends on the run's network and on ``parts``."""
+    spec = run.spec
+    return digest(run.weights, spec.diffusion.model_dump(mode="json"), spec.seed, run.runtime.precision, *parts)

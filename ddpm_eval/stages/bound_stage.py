@@ -1,0 +1,188 @@
+"""The bound of a run's images as a stage: under several protocols, by either estimator, on any chain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.files import content_digest
+from ddpm_eval.metrics import bound, timestep_sampling
+from ddpm_eval.metrics.bound import Estimator, EstimatorName, Model, evaluate_bound, exact_positions
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.protocol import PROTOCOLS, Protocol
+from ddpm_eval.results.records import (
+    Array,
+    BoundTerms,
+    FullBoundTerms,
+    Record,
+    StratifiedBoundTerms,
+    bound_name,
+)
+from ddpm_eval.results.store import Result
+from ddpm_eval.stages.base import Output, Stage, result_key
+from ddpm_eval.stages.run import Run
+
+RECORDS: dict[EstimatorName, type[BoundTerms]] = {"full": FullBoundTerms, "stratified": StratifiedBoundTerms}
+SUBSET_SEED = 0
+"""Seed of the fixed random subset of images where the specification limits their number."""
+
+
+@dataclass(frozen=True)
+class BoundStage(Stage):
+    """The bound of one split.
+
+    Attributes:
+        split: train or test.
+        protocols: how it is computed; they share their network evaluations.
+        estimator: full or stratified.
+        evaluations_per_image: of the stratified estimator; None takes the specification's number.
+        num_steps: of a shorter chain of evenly spaced steps; None takes all.
+    """
+
+    split: str
+    protocols: tuple[Protocol, ...]
+    estimator: EstimatorName = "full"
+    evaluations_per_image: int | None = None
+    num_steps: int | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override] # of the first protocol; see `outputs`
+        """The name of the first protocol's result."""
+        return self.result_name(self.protocols[0])
+
+    @property
+    def record(self) -> type[BoundTerms]:  # type: ignore[override]
+        """The type of the results."""
+        return RECORDS[self.estimator]
+
+    def result_name(self, protocol: Protocol) -> str:
+        """Return the name under which a protocol's result is stored."""
+        return bound_name(self.split, protocol, self.estimator, self.num_steps)
+
+    def key(self, run: Run) -> str:
+        """Return the key of the first protocol's result."""
+        return self.result_key(run, self.protocols[0])
+
+    def result_key(self, run: Run, protocol: Protocol) -> str:
+        """Return the digest of everything that a protocol's result depends on."""
+        parts: list[object] = [self.images(run).digest, content_digest([self.positions(run)]), self.num_steps]
+        if self.estimator == "stratified":
+            parts += ["stratified", self._estimator(run).evaluations_per_image, timestep_sampling.PILOT_IMAGES]
+        parts += [required.key(run) for required in self._optimal_requires(protocol)]
+        return result_key(run, protocol.model_dump_json(), *parts)
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where each protocol's result is stored."""
+        names = (run.results.qualified(self.result_name(protocol)) for protocol in self.protocols)
+        keys = (self.result_key(run, protocol) for protocol in self.protocols)
+        return tuple(map(Output, names, keys))
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the bound of the training images that variance ``optimal`` is estimated from."""
+        return [stage for protocol in self.protocols for stage in self._optimal_requires(protocol)]
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether the network serves a chain of so many steps."""
+        return self.num_steps is None or run.can_skip_steps
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the network evaluations of all protocols with equal numbers of draws together."""
+        steps = self.num_steps or run.spec.diffusion.timesteps
+        per_image = steps
+        pilot = 0
+        if self.estimator == "stratified":
+            per_image = min(steps, self._estimator(run).evaluations_per_image)
+            pilot = timestep_sampling.PILOT_IMAGES * len(timestep_sampling.pilot_times(steps))
+        draws = sum({protocol.draws for protocol in self.protocols})
+        return draws * (len(self.positions(run)) * per_image + pilot)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure under the first protocol."""
+        found = self._evaluate(run, self.protocols[:1], work)
+        return found[0] if found else None
+
+    def compute_all(self, run: Run, work: Work) -> list[Result]:
+        """Measure under every protocol whose result is missing."""
+        outputs = dict(zip(self.protocols, self.outputs(run), strict=True))
+        missing = [p for p, output in outputs.items() if not run.results.has(*output)]
+        found = self._evaluate(run, missing, work)
+        return [Result(outputs[p].name, terms, outputs[p].key) for p, terms in zip(missing, found, strict=False)]
+
+    def read(self, run: Run, protocol: Protocol) -> BoundTerms:
+        """Read a stored result."""
+        name = run.results.qualified(self.result_name(protocol))
+        return run.results.get(name, self.record, self.result_key(run, protocol))
+
+    def images(self, run: Run) -> ImageSet:
+        """Return the images of the split."""
+        return run.test_images if self.split == "test" else run.train_images
+
+    def positions(self, run: Run) -> Array:
+        """Return the positions that are scored: exact images, or a fixed random subset where their number is limited."""
+        exact = exact_positions(self.images(run))
+        evaluation = run.spec.evaluation
+        limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
+        if limit is None or limit >= len(exact):
+            return exact
+        return np.sort(np.random.default_rng(SUBSET_SEED).permutation(exact)[:limit])
+
+    def _estimator(self, run: Run) -> Estimator:
+        per_image = self.evaluations_per_image or run.spec.evaluation.evaluations_per_image
+        return Estimator(self.estimator, per_image)
+
+    def _evaluate(self, run: Run, protocols: Sequence[Protocol], work: Work) -> list[BoundTerms]:
+        with run.runtime.evaluation_precision():
+            return evaluate_bound(
+                self._model(run, protocols),
+                self.images(run),
+                protocols,
+                positions=self.positions(run),
+                estimator=self._estimator(run),
+                seed=run.spec.seed,
+                batch_size=run.batch_size,
+                work=work,
+            )
+
+    def _model(self, run: Run, protocols: Sequence[Protocol]) -> Model:
+        model = run.model(self.num_steps)
+        tables = {
+            protocol.clip: optimal_variance(run, protocol, self.num_steps)
+            for protocol in protocols
+            if protocol.variance == "optimal"
+        }
+        return replace(model, optimal_variance=tables)
+
+    def _optimal_requires(self, protocol: Protocol) -> list["BoundStage"]:
+        return [training_errors(protocol)] if protocol.variance == "optimal" else []
+
+
+def training_errors(protocol: Protocol) -> BoundStage:
+    """Return the stage whose errors of x0_hat the optimal variance of a protocol is estimated from."""
+    return BoundStage("train", (PROTOCOLS["paper" if protocol.clip else "exact"],))
+
+
+def optimal_variance(run: Run, protocol: Protocol, num_steps: int | None = None) -> Array:
+    """Return the optimal variance of a protocol from the stored bound of training images, indexed 0..T."""
+    stage = training_errors(protocol)
+    terms = stage.read(run, stage.protocols[0])
+    assert isinstance(terms, FullBoundTerms)
+    return bound.optimal_variance(terms, run.schedule(), run.schedule(num_steps))
+
+
+def evaluations_for_total(run: Run, stage: BoundStage, evaluations: int) -> int:
+    """Return how many stratified evaluations per image make so many over all images, the pilot's included.
+
+    Raises:
+        ValueError: if that is less than two per image after the pilot.
+    """
+    n = len(stage.positions(run))
+    steps = stage.num_steps or run.spec.diffusion.timesteps
+    pilot = timestep_sampling.PILOT_IMAGES * len(timestep_sampling.pilot_times(steps))
+    per_image = (evaluations - pilot) // n
+    if per_image < 2:
+        raise ValueError(
+            f"{evaluations} network evaluations for {n} images are too few: the pilot takes {pilot} and each "
+            f"image needs at least 2, together {pilot + 2 * n}"
+        )
+    return per_image

@@ -1,0 +1,91 @@
+"""What needs the data set alone: a few images for figures, and a Gaussian fitted to it as a baseline."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.files import content_digest, digest
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.model.diffusion import make_schedule
+from ddpm_eval.model.gaussian import Gaussian
+from ddpm_eval.protocol import PROTOCOLS
+from ddpm_eval.results.records import Array, Baseline, Record, ReferenceImages
+from ddpm_eval.stages.base import Stage
+from ddpm_eval.stages.bound_stage import BoundStage
+from ddpm_eval.stages.run import Run
+
+N_REFERENCE_IMAGES = 64
+BATCH_SIZE = 256
+TEST_BOUND = BoundStage("test", (PROTOCOLS["exact"],))
+
+
+class ReferenceImagesStage(Stage):
+    """A few training images, for figures."""
+
+    name = "reference-images"
+    record = ReferenceImages
+
+    def key(self, run: Run) -> str:
+        """Return the digest of the data and their number."""
+        return digest(run.train_images.digest, N_REFERENCE_IMAGES)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Return the first training images."""
+        images = run.train_images
+        first = images.take(np.arange(min(N_REFERENCE_IMAGES, len(images))))
+        return ReferenceImages(images=first, name=run.spec.data.name, split="train")
+
+
+class BaselineStage(Stage):
+    """A Gaussian fitted to the training images: its exact likelihood and bound of the test images."""
+
+    name = "baseline"
+    record = Baseline
+
+    def key(self, run: Run) -> str:
+        """Return the digest of the data, the images that are scored, and the chain."""
+        diffusion = run.spec.diffusion
+        chain = (diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end)
+        positions = content_digest([TEST_BOUND.positions(run)])
+        return digest(run.train_images.digest, run.test_images.digest, positions, *chain, _variance(run))
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Fit the Gaussian and evaluate it in closed form, on the main process."""
+        if not run.runtime.main:
+            return None
+        n = len(run.train_images)
+        positions = TEST_BOUND.positions(run)
+        gaussian = Gaussian.fit(_batches(run.train_images, np.arange(n)))
+        schedule = make_schedule(run.spec.diffusion)
+        variance = schedule.fixed_variance(_variance(run))
+        nll = []
+        total = []
+        for x_0 in _batches(run.test_images, positions):
+            terms = gaussian.expected_terms(schedule, variance, x_0)
+            nll.append(gaussian.dequantised_nll(x_0).numpy())
+            total.append((terms.terms.sum(1) + terms.prior).numpy())
+        return Baseline(
+            image_id=run.test_images.ids[positions],
+            nll=np.concatenate(nll),
+            bound=np.concatenate(total),
+            split="test",
+            variance=_variance(run),
+            dimensions=int(np.prod(run.shape)),
+            n_train=n,
+        )
+
+
+def _variance(run: Run) -> Literal["fixed-large", "fixed-small"]:
+    name = run.spec.diffusion.variance
+    return name if name == "fixed-small" else "fixed-large"
+
+
+def _batches(images: ImageSet, positions: Array) -> Iterator[Tensor]:
+    """Yield images in [-1, 1] in batches."""
+    for batch in np.array_split(positions, -(-len(positions) // BATCH_SIZE)):
+        yield to_model_range(torch.from_numpy(images.take(batch)))

@@ -1,0 +1,292 @@
+"""Sample quality of a run as stages: of its samples, over its reverse process, over shorter chains, and copies.
+
+The same samples are followed over the reverse process (Fig. 10) and over numbers of sampling steps, in the features of
+the data set's classifier or of Inception.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_eval.files import file_digest
+from ddpm_eval.metrics import quality
+from ddpm_eval.metrics.classifier import classifier_key, load_or_train_classifier
+from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
+from ddpm_eval.metrics.features import Extractor
+from ddpm_eval.metrics.inception import load_inception
+from ddpm_eval.metrics.neighbours import NEIGHBOURS, SHOWN, find_neighbours
+from ddpm_eval.metrics.quality import evaluate_quality
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.protocol import SAMPLING_STEPS
+from ddpm_eval.results.records import (
+    QUALITY_OVER_STEPS,
+    QUALITY_OVER_TIME,
+    Array,
+    Estimate,
+    Neighbours,
+    Quality,
+    QualityCurve,
+    Record,
+    Samples,
+    Trajectory,
+)
+from ddpm_eval.results.store import Store
+from ddpm_eval.spec import Method
+from ddpm_eval.stages.base import Stage, result_key
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.sampling_stages import SamplesStage, TrajectoryStage
+
+CURVE_METRICS = ("frechet_distance", "score")
+CLASSIFIERS = "classifiers"
+STATISTICS_FILE = "statistics.h5"
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """Where a run's features come from: Inception, or the classifier of its data set.
+
+    Attributes:
+        inception_weights: file of Inception's weights; None takes the classifier.
+    """
+
+    inception_weights: Path | None = None
+
+    def exists(self, run: Run) -> bool:
+        """Tell whether there is a network to extract features: labels for a classifier, or Inception's weights."""
+        return self.inception_weights is not None or run.train_images.labels is not None
+
+    def key(self, run: Run) -> str:
+        """Return the digest of what the features depend on beside the images."""
+        if self.inception_weights is not None:
+            return file_digest(self.inception_weights)
+        return classifier_key(run.train_images, run.test_images)
+
+    def extractor(self, run: Run) -> Extractor:
+        """Return the feature extractor; the classifier is trained first if it does not exist yet."""
+        if self.inception_weights is not None:
+            return load_inception(self.inception_weights, runtime=run.runtime)
+        folder = classifiers_folder(run)
+        return load_or_train_classifier(
+            run.train_images, run.test_images, folder, runtime=run.runtime, progress=run.progress
+        )
+
+
+@dataclass(frozen=True)
+class _QualityStage(Stage):
+    """What the quality stages share.
+
+    Attributes:
+        source: of the features.
+    """
+
+    source: FeatureSource = field(default_factory=FeatureSource)
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether there are features, and samples to follow where the stage needs them."""
+        return self.source.exists(run) and (self.name == "quality" or run.spec.evaluation.curve_samples > 0)
+
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that the result depends on."""
+        evaluation = run.spec.evaluation
+        n = evaluation.n_samples if self.name == "quality" else evaluation.curve_samples
+        images = (run.train_images.digest, run.test_images.digest)
+        protocol = quality_protocol(run).model_dump_json()
+        return result_key(run, "ancestral", *images, self.source.key(run), n, protocol, self.constants())
+
+    def constants(self) -> tuple[object, ...]:
+        """Return the constants that the result depends on."""
+        return ()
+
+
+class QualityStage(_QualityStage):
+    """The quality of the run's samples against the training images."""
+
+    name = "quality"
+    record = Quality
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the samples."""
+        return [SamplesStage()]
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure the samples."""
+        images = SamplesStage().read(run).images[: run.spec.evaluation.n_samples]
+        return _evaluate(run, images, self.source.extractor(run), quality.METRICS)
+
+
+class QualityOverTimeStage(_QualityStage):
+    """The quality of x0_hat at each kept time of the reverse process (Fig. 10)."""
+
+    name = QUALITY_OVER_TIME
+    record = QualityCurve
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the trajectories."""
+        return [TrajectoryStage()]
+
+    def constants(self) -> tuple[object, ...]:
+        """Return the metrics of the curve."""
+        return CURVE_METRICS
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure the estimates at each time."""
+        stage = TrajectoryStage()
+        path = run.results.get(run.results.qualified(stage.name), Trajectory, stage.key(run))
+        n = run.spec.evaluation.curve_samples
+        extractor = self.source.extractor(run)
+        points = {
+            int(t): _evaluate(run, images[:n], extractor, CURVE_METRICS)
+            for t, images in zip(path.t, path.x_0_hat, strict=True)
+        }
+        return _curve("t", "ancestral", points, {})
+
+
+@dataclass(frozen=True)
+class QualityOverStepsStage(_QualityStage):
+    """The quality of the samples of shorter chains, and the time that they take.
+
+    Attributes:
+        method: the sampler.
+    """
+
+    method: Method = "ancestral"
+    record = QualityCurve
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the result."""
+        return QUALITY_OVER_STEPS[self.method]
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether there are features and samples, and the network serves shorter chains."""
+        return super().applies(run) and run.can_skip_steps
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the samples of every number of steps."""
+        return list(self._samples(run).values())
+
+    def constants(self) -> tuple[object, ...]:
+        """Return the metrics of the curve and the numbers of steps."""
+        return CURVE_METRICS, SAMPLING_STEPS
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the evaluations of the samples that are missing."""
+        return sum(stage.network_evaluations(run) for stage in self._samples(run).values())
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure the samples of every number of steps."""
+        n = run.spec.evaluation.curve_samples
+        extractor = self.source.extractor(run)
+        drawn: dict[int, Samples] = {steps: stage.read(run) for steps, stage in self._samples(run).items()}
+        points = {
+            steps: _evaluate(run, samples.images[:n], extractor, CURVE_METRICS)
+            for steps, samples in drawn.items()
+        }
+        seconds = {steps: float(samples.seconds[:n].mean()) for steps, samples in drawn.items()}
+        return _curve("steps", self.method, points, seconds)
+
+    def _samples(self, run: Run) -> dict[int, SamplesStage]:
+        """Return the samples by number of steps, those of all steps last for the ancestral sampler."""
+        total = run.spec.diffusion.timesteps
+        n = run.spec.evaluation.curve_samples
+        counts = [steps for steps in SAMPLING_STEPS if steps < total]
+        stages = {steps: SamplesStage(n, steps, self.method) for steps in counts}
+        if self.method == "ancestral":
+            stages[total] = SamplesStage(n)
+        return stages
+
+
+class NeighboursStage(_QualityStage):
+    """The training images nearest to the samples (Fig. 15), and whether these are copies."""
+
+    name = "neighbours"
+    record = Neighbours
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the samples."""
+        return [SamplesStage(run.spec.evaluation.curve_samples)]
+
+    def constants(self) -> tuple[object, ...]:
+        """Return the numbers of neighbours and of samples that are shown."""
+        return NEIGHBOURS, SHOWN
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Search the training images, and their mirror images where training flipped them."""
+        images = SamplesStage().read(run).images[: run.spec.evaluation.curve_samples]
+        return find_neighbours(
+            images,
+            run.train_images,
+            run.test_images,
+            self.source.extractor(run),
+            mirrored=run.spec.data.flips,
+            progress=run.progress,
+        )
+
+
+def check_sample_counts(run: Run, source: FeatureSource) -> None:
+    """Raise ValueError now, not after hours, if the samples to be drawn will be too few for the quality figures."""
+    if not source.exists(run):
+        return
+    extractor = source.extractor(run)
+    evaluation = run.spec.evaluation
+    quality.check(evaluation.n_samples, extractor, protocol=quality_protocol(run))
+    if evaluation.curve_samples:
+        try:
+            quality.check(
+                evaluation.curve_samples, extractor, protocol=quality_protocol(run), metrics=CURVE_METRICS
+            )
+        except ValueError as error:
+            raise ValueError(f"evaluation.n_curve: {error}; 0 leaves the curves out") from None
+
+
+def classifiers_folder(run: Run) -> Path:
+    """Return the folder of the classifiers and reference statistics that all runs share."""
+    parent = run.folder.resolve().parent
+    runs = parent.parent if parent.name == run.spec.preset else parent
+    return runs / CLASSIFIERS
+
+
+def quality_protocol(run: Run) -> QualityProtocol:
+    """Return the protocol of a run's quality figures."""
+    return PROTOCOLS["paper"].model_copy(update={"splits": run.spec.evaluation.n_score_splits})
+
+
+def _evaluate(run: Run, images: Array, extractor: Extractor, metrics: Sequence[str]) -> Quality:
+    whole = tuple(metrics) == tuple(quality.METRICS)
+    return evaluate_quality(
+        images,
+        run.train_images,
+        extractor,
+        test=run.test_images if whole else None,
+        protocol=quality_protocol(run),
+        metrics=metrics,
+        statistics_cache=Store(classifiers_folder(run) / STATISTICS_FILE),
+        progress=run.progress,
+    )
+
+
+def _curve(
+    axis: str, method: Method, points: Mapping[int, Quality], seconds: Mapping[int, float]
+) -> QualityCurve:
+    """Join the quality at several positions of an axis."""
+    found = list(points.values())
+    first = found[0]
+    return QualityCurve(
+        position=np.array(list(points)),
+        seconds_per_image=np.array([seconds.get(position, np.nan) for position in points]),
+        frechet_distance=_bounds([each.frechet_distance for each in found]),
+        score=_bounds([each.score for each in found]),
+        axis=axis,
+        method=method,
+        n_samples=first.n_samples,
+        features=first.features,
+        weights_digest=first.weights_digest,
+        caption=first.caption,
+    )
+
+
+def _bounds(estimates: Sequence[Estimate]) -> Array:
+    """Return values and bounds as ``[position, interval]``."""
+    return np.array([estimate[:3] for estimate in estimates])

@@ -1,0 +1,51 @@
+"""All stages by the names that plans and progress use; the only module that knows every stage."""
+
+from pathlib import Path
+
+from ddpm_eval.protocol import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS
+from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME
+from ddpm_eval.stages.base import Stage
+from ddpm_eval.stages.bound_stage import BoundStage
+from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage
+from ddpm_eval.stages.quality_stages import (
+    FeatureSource,
+    NeighboursStage,
+    QualityOverStepsStage,
+    QualityOverTimeStage,
+    QualityStage,
+)
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage
+from ddpm_eval.stages.training_stage import TrainingStage
+
+NAMED = (PROTOCOLS["paper"], PROTOCOLS["exact"])
+
+
+def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[Stage, ...]]:
+    """Return the stages of a run by name.
+
+    Args:
+        run: to be measured; the chains that are shorter than its own are among the stages.
+        inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+    """
+    source = FeatureSource(inception_weights)
+    lengths = [length for length in CHAINS if length < run.spec.diffusion.timesteps]
+    return {
+        "train": (TrainingStage(),),
+        "reference-images": (ReferenceImagesStage(),),
+        "baseline": (BaselineStage(),),
+        "bound-train": (BoundStage("train", NAMED),),
+        "bound-test": (BoundStage("test", NAMED),),
+        "bound-test-protocols": (BoundStage("test", COMPARED),),
+        "bound-test-stratified": (BoundStage("test", NAMED, "stratified"),),
+        "bound-test-chains": tuple(
+            BoundStage("test", CHAIN_PROTOCOLS, "stratified", num_steps=length) for length in lengths
+        ),
+        "sample": (SamplesStage(),),
+        "progressive": (TrajectoryStage(),),
+        "interpolate": (InterpolationStage(),),
+        "quality": (QualityStage(source),),
+        QUALITY_OVER_TIME: (QualityOverTimeStage(source),),
+        **{name: (QualityOverStepsStage(source, method),) for method, name in QUALITY_OVER_STEPS.items()},
+        "neighbours": (NeighboursStage(source),),
+    }

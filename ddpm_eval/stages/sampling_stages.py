@@ -1,0 +1,241 @@
+"""Samples of a run, their estimates of x_0 over the reverse process, and interpolations, as stages."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ddpm_eval.data.pixels import to_model_range, to_pixels
+from ddpm_eval.metrics.drawing import draw_samples
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.model import samplers
+from ddpm_eval.model.diffusion import evenly_spaced
+from ddpm_eval.model.samplers import AncestralSampler, make_sampler
+from ddpm_eval.results.records import Array, Interpolations, Record, Samples, Trajectory
+from ddpm_eval.results.store import Result
+from ddpm_eval.spec import Method
+from ddpm_eval.stages.base import Output, Stage, result_key
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.training_stage import record_divergence
+
+TRAJECTORY_STEPS = 20
+INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
+
+
+@dataclass(frozen=True)
+class SamplesStage(Stage):
+    """The first samples of a run; only those that are not stored yet are drawn.
+
+    Attributes:
+        n: how many; None takes the specification's number.
+        num_steps: of the sampler; None takes all steps.
+        method: ancestral or ddim.
+    """
+
+    n: int | None = None
+    num_steps: int | None = None
+    method: Method = "ancestral"
+    record = Samples
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the result: ``samples``, or ``samples-ddim-50`` for a shorter chain."""
+        if self.num_steps is None and self.method == "ancestral":
+            return "samples"
+        return f"samples-{self.method}-{self.num_steps or 'all'}"
+
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that each sample depends on; their number is no part of it."""
+        return result_key(run, self._steps(run), self.method)
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether the network serves a chain of so many steps."""
+        return self.num_steps is None or run.can_skip_steps
+
+    def is_stored(self, run: Run) -> bool:
+        """Tell whether enough samples are stored."""
+        return self.n_stored(run) >= self._count(run)
+
+    def n_stored(self, run: Run) -> int:
+        """Return the number of stored samples, without reading them."""
+        (output,) = self.outputs(run)
+        return n_stored(run, output)
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the evaluations of the samples that are missing."""
+        return max(0, self._count(run) - self.n_stored(run)) * self._steps(run)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Draw the samples that are missing, and append them to the stored ones."""
+        have = self.n_stored(run)
+        sampler = make_sampler(run.process(self.num_steps), run.spec.seed, self.method)
+        ids = range(have, self._count(run))
+        with run.runtime.evaluation_precision():
+            drawn = draw_samples(sampler, run.shape, ids, batch_size=run.batch_size, work=work)
+        return None if drawn is None else self.extended(run, drawn)
+
+    def extended(self, run: Run, drawn: Mapping[str, Array]) -> Samples:
+        """Return the stored samples with newly drawn ones behind them; those that are not finite are recorded."""
+        arrays = {name: drawn[name] for name in ("images", "out_of_range", "seconds")}
+        if self.n_stored(run):
+            stored = self.read(run)
+            arrays = {name: np.concatenate([getattr(stored, name), value]) for name, value in arrays.items()}
+        bad = np.flatnonzero(np.isnan(arrays["out_of_range"]))
+        if len(bad):
+            count = len(arrays["images"])
+            seed = run.spec.seed
+            reason = f"{len(bad)} of {count} samples are not finite, the first is {bad[0]} (seed {seed})"
+            record_divergence(run, reason)
+        return Samples(**arrays, method=self.method, num_steps=self._steps(run), seed=run.spec.seed)
+
+    def read(self, run: Run) -> Samples:
+        """Read the stored samples of the run's present weights.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        (output,) = self.outputs(run)
+        if not run.results.has(*output):
+            path = run.results.store.path
+            raise ValueError(
+                f"{path} holds no {output.name} of the run's present weights (draw them with sample)"
+            )
+        return run.results.get(output.name, Samples, output.key)
+
+    def _count(self, run: Run) -> int:
+        return self.n or run.spec.evaluation.n_samples
+
+    def _steps(self, run: Run) -> int:
+        return self.num_steps or run.spec.diffusion.timesteps
+
+
+@dataclass(frozen=True)
+class TrajectoryStage(Stage):
+    """The estimates x0_hat of the first samples over the reverse process (Figs. 6 and 10); it draws these samples."""
+
+    name = "progressive"
+    record = Trajectory
+
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that each trajectory depends on; their number is no part of it."""
+        return result_key(run, self.times(run))
+
+    def is_stored(self, run: Run) -> bool:
+        """Tell whether enough trajectories are stored."""
+        (output,) = Stage.outputs(self, run)
+        return n_stored(run, output) >= self.count(run)
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the evaluations of all trajectories."""
+        return self.count(run) * run.spec.diffusion.timesteps
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Return the trajectories."""
+        results = self.compute_all(run, work)
+        return results[0].record if results else None
+
+    def compute_all(self, run: Run, work: Work) -> list[Result]:
+        """Return the trajectories, and the samples that they end in where fewer are stored."""
+        times = self.times(run)
+        sampler = AncestralSampler(run.process(), run.spec.seed)
+        with run.runtime.evaluation_precision():
+            drawn = draw_samples(
+                sampler,
+                run.shape,
+                range(self.count(run)),
+                batch_size=run.batch_size,
+                times=times,
+                work=work,
+                name="progressive",
+            )
+        if drawn is None:
+            return []
+        estimates = np.moveaxis(drawn.pop("x_0_hat"), 1, 0)
+        (output,) = self.outputs(run)
+        results = [Result(output.name, Trajectory(t=np.array(times), x_0_hat=estimates), output.key)]
+        samples = SamplesStage()
+        if samples.n_stored(run) == 0:
+            (where,) = samples.outputs(run)
+            results.append(Result(where.name, samples.extended(run, drawn), where.key))
+        return results
+
+    def times(self, run: Run) -> list[int]:
+        """Return the times at which x0_hat is kept, decreasing."""
+        total = run.spec.diffusion.timesteps
+        return sorted({1, *evenly_spaced(total, min(TRAJECTORY_STEPS, total))}, reverse=True)
+
+    def count(self, run: Run) -> int:
+        """Return the number of samples that the figures need."""
+        evaluation = run.spec.evaluation
+        return max(evaluation.n_progressive, evaluation.curve_samples)
+
+
+@dataclass(frozen=True)
+class InterpolationStage(Stage):
+    """Interpolations between test images in the latent space of time t (Fig. 8).
+
+    Attributes:
+        t: time of the latent space; None takes T / 4.
+        pairs: number of pairs of test images.
+    """
+
+    t: int | None = None
+    pairs: int = 4
+    name = "interpolation"
+    record = Interpolations
+
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that the images depend on."""
+        return result_key(run, run.test_images.digest, self.time(run), self.pairs, INTERPOLATION_WEIGHTS)
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether the test set has enough images for the pairs."""
+        return 2 * self.pairs <= len(run.test_images)
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the evaluations of all mixtures."""
+        return self.pairs * self.time(run) * len(INTERPOLATION_WEIGHTS)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Encode pairs of the first test images, mix and decode them, on the main process."""
+        self.check(run)
+        if not run.runtime.main:
+            return None
+        time = self.time(run)
+        ends = run.test_images.take(np.arange(2 * self.pairs))
+        source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.device)).chunk(2)
+        sampler = AncestralSampler(run.process(), run.spec.seed)
+        with run.runtime.evaluation_precision():
+            mixed = samplers.interpolate(sampler, source, target, time, INTERPOLATION_WEIGHTS)
+        return Interpolations(
+            source=ends[: self.pairs],
+            target=ends[self.pairs :],
+            weight=np.array(INTERPOLATION_WEIGHTS),
+            images=to_pixels(mixed).cpu().numpy(),
+            t=time,
+        )
+
+    def check(self, run: Run) -> None:
+        """Raise ValueError if the chain has no such time, or the test set too few images."""
+        timesteps = run.spec.diffusion.timesteps
+        if not 1 <= self.time(run) <= timesteps:
+            raise ValueError(f"t is {self.t}, but this chain has times 1 to {timesteps}")
+        if not 1 <= self.pairs <= len(run.test_images) // 2:
+            raise ValueError(
+                f"{self.pairs} pairs asked for, but the test set has {len(run.test_images)} images"
+            )
+
+    def time(self, run: Run) -> int:
+        """Return the time of the latent space."""
+        return self.t or run.spec.diffusion.timesteps // 4
+
+
+def n_stored(run: Run, output: Output) -> int:
+    """Return of how many samples a stored result is, without reading them; 0 if there is none."""
+    entry = run.results.entry(*output)
+    if entry is None:
+        return 0
+    sizes: Sequence[tuple[str, int]] = list(itertools.chain(*entry.sizes))
+    return dict(sizes)["sample"]

@@ -1,0 +1,110 @@
+"""Training as a stage: its log and the tables of its noise schedule, stored in one step."""
+
+from dataclasses import dataclass, field, replace
+
+from ddpm_eval.metrics.work import Work
+from ddpm_eval.model.diffusion import make_schedule
+from ddpm_eval.results.records import Record, ScheduleTables, TrainingLog
+from ddpm_eval.results.store import Result
+from ddpm_eval.stages.base import Output, Stage
+from ddpm_eval.stages.run import Run
+from ddpm_eval.training import checkpoint as checkpoints
+from ddpm_eval.training import loop
+from ddpm_eval.training.loop import TrainingOptions, check_same_run, training_log
+
+TRAINING = "training"
+SCHEDULE = "schedule"
+UPDATE_COST = 3
+"""A training update costs about three times the evaluations of its images."""
+
+
+@dataclass(frozen=True)
+class TrainingStage(Stage):
+    """Trains a run to its number of updates, or continues to it.
+
+    Attributes:
+        options: of `ddpm_eval.training.loop.train`.
+    """
+
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    name = TRAINING
+    record = TrainingLog
+
+    def key(self, run: Run) -> str:
+        """Return the digest of the weights that training has made."""
+        return run.weights
+
+    def is_stored(self, run: Run) -> bool:
+        """Tell whether training is over, and its log stored: all updates done, diverged, or done by others."""
+        if not run.checkpoint.exists():
+            return False
+        check_same_run(run.header, run.spec, run.checkpoint)
+        log = stored_log(run)
+        return log is not None and (log.over or (log.status == "ok" and log.steps >= run.spec.train.steps))
+
+    def network_evaluations(self, run: Run) -> int:
+        """Return the cost of all updates, as if none were done."""
+        return UPDATE_COST * run.spec.train.steps * run.spec.train.batch_size
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return the names of the results; their key is not known before training has ended."""
+        key = run.weights if run.checkpoint.exists() else ""
+        return Output(TRAINING, key), Output(SCHEDULE, key)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Train, and return the log."""
+        log = loop.train(
+            run.spec,
+            run.train_images,
+            run.runtime,
+            run.checkpoint,
+            options=self.options,
+            progress=lambda _, done, total: run.progress("train", done, total),
+        )
+        run.forget_weights()
+        return log
+
+    def compute_all(self, run: Run, work: Work) -> list[Result]:
+        """Train, and return the log and the schedule's tables."""
+        return _results(run, self.compute(run, work))
+
+
+def stored_log(run: Run) -> TrainingLog | None:
+    """Return the stored log of the checkpoint's training, None if there is none of its present weights."""
+    if not run.checkpoint.exists() or not run.results.has(TRAINING, run.weights):
+        return None
+    log = run.results.get(TRAINING, TrainingLog, run.weights)
+    return log if log.steps == run.header.step else None
+
+
+def record_training(run: Run) -> None:
+    """Store what the checkpoint says of its training, so that results are known to be of these weights."""
+    check_same_run(run.header, run.spec, run.checkpoint)
+    if run.runtime.any_process(stored_log(run) is None or not run.results.has(SCHEDULE, run.weights)):
+        log = training_log(checkpoints.load(run.checkpoint, prefixes=("model/", "log/")))
+        run.results.put_all(_results(run, log), seconds=log.seconds)
+    run.runtime.barrier()
+
+
+def record_divergence(run: Run, reason: str) -> None:
+    """Store that the run's samples diverged, which is a result."""
+    log = stored_log(run)
+    if log is not None:
+        diverged = replace(log, status="diverged", reason=reason)
+        run.results.put_all(_results(run, diverged), seconds=log.seconds)
+
+
+def _results(run: Run, log: Record | None) -> list[Result]:
+    assert log is not None
+    return [Result(TRAINING, log, run.weights), Result(SCHEDULE, _tables(run), run.weights)]
+
+
+def _tables(run: Run) -> ScheduleTables:
+    schedule = make_schedule(run.spec.diffusion)
+    return ScheduleTables(
+        beta=schedule.beta.numpy()[1:],
+        alpha_bar=schedule.alpha_bar.numpy()[1:],
+        beta_tilde=schedule.beta_tilde.numpy()[1:],
+        fixed_large=schedule.fixed_variance("fixed-large").numpy()[1:],
+        fixed_small=schedule.fixed_variance("fixed-small").numpy()[1:],
+    )
