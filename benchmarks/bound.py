@@ -33,8 +33,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     runtime, spec = start(arguments.device), preset(arguments.network)
-    network = runtime.place(UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels)).eval()
-    size, shape = runtime.batch_size(spec), (spec.data.channels, spec.data.side, spec.data.side)
+    width = spec.network.base_channels
+    network = UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels).eval()
+    runtime.place(network, width)
+    size = runtime.batch_size(spec.data.side, width)
+    shape = (spec.data.channels, spec.data.side, spec.data.side)
     calls = max(1, 4096 // size) if arguments.network == "digits" else 2
     pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
     images = to_model_range(torch.from_numpy(pixels).to(runtime.device))

@@ -1,11 +1,10 @@
-"""Where and how the arithmetic runs: device, threads, precision, compilation, process group.
+"""Where and how the arithmetic runs: the device, the threads, the precision and the group of processes.
 
 Nothing here changes what is computed beyond float rounding. Under torchrun every process calls `start` and
-works on its share; alone, the same code runs with one share.
+works on its shard; a single process runs the same code on the only shard.
 """
 
 import ctypes
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +16,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ddpm_eval.model.unet import UNet
-from ddpm_eval.spec import RunSpec
-
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
+N = TypeVar("N", bound=nn.Module)
 Precision = Literal["fp32", "tf32", "bf16"]
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the units done and their total."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**29
 LARGEST_KEPT_BLOCK_BYTES = 2**25  # glibc's own upper limit
 
-CHANNELS_LAST_WIDTH = (
-    64  # base channels from which channels_last convolutions are the faster ones on CPUs (measured)
-)
+CHANNELS_LAST_WIDTH = 64
+"""The number of base channels from which channels_last convolutions are faster on CPUs (measured)."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the units done and their total."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -41,17 +37,36 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """One process's share of the machine.
+class ProgressEvent:
+    """How far one stage of a job is.
 
     Attributes:
-        device: where tensors live.
-        rank: of this process among ``world_size``.
-        world_size: number of processes that share the work.
-        mixed_precision: bf16 autocast in training, with float32 master weights.
-        compiled: torch.compile networks.
-        precision: of sampling and the bound, recorded with each result: ``fp32`` (IEEE, the default),
-            ``tf32`` or ``bf16``.
+        job: the name of the job.
+        stage: the name of the stage.
+        done: the units done.
+        total: the units in all.
+        stored: whether the stage's result is stored.
+    """
+
+    job: str
+    stage: str
+    done: int
+    total: int
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process, its device, and its place among the processes that share the work.
+
+    Attributes:
+        device: the device that holds the tensors.
+        rank: the number of this process, 0 to ``world_size - 1``.
+        world_size: the number of processes that share the work.
+        mixed_precision: whether training runs in bf16 autocast, with float32 master weights.
+        compiled: whether networks are compiled by torch.compile.
+        precision: the precision of sampling and the bound, recorded with each result: ``fp32`` (IEEE, the
+            default), ``tf32`` or ``bf16``.
     """
 
     device: torch.device
@@ -67,7 +82,7 @@ class Runtime:
         return self.rank == 0
 
     def describe(self) -> str:
-        """Name the device as reports do."""
+        """Return the device's name as it stands in reports."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
             return f"{self.world_size} x {name}" if self.world_size > 1 else name
@@ -75,31 +90,36 @@ class Runtime:
         return f"CPU, {self.world_size} processes of {threads}" if self.world_size > 1 else f"CPU, {threads}"
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Return this process's share of ``items``."""
+        """Return the items that this process works on: every ``world_size``-th, starting with its rank."""
         return items[self.rank :: self.world_size]
 
-    def batch_size(self, spec: RunSpec) -> int:
-        """Return how many images to evaluate at once: enough to keep the device busy, few enough to fit its
-        caches.
+    def batch_size(self, side: int, width: int) -> int:
+        """Return how many images to evaluate at once.
+
+        They are enough to keep the device busy and few enough for its caches.
+
+        Args:
+            side: the side of the images in pixels.
+            width: the number of base channels of the network.
         """
-        activations = spec.data.side**2 * spec.network.base_channels
+        activations = side**2 * width
         budget, most = (2**27, 1024) if self.device.type == "cuda" else (2**21, 256)
         return max(8, min(most, budget // activations))
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         if self.world_size > 1:
             dist.barrier()
 
     def mean(self, value: Tensor) -> Tensor:
-        """Average a tensor over the processes, in place."""
+        """Average a tensor over the processes, in place, and return it; all must call this."""
         if self.world_size > 1:
             dist.all_reduce(value)
             value /= self.world_size
         return value
 
     def any_process(self, value: bool) -> bool:
-        """Return whether ``value`` holds on any process; all must call it."""
+        """Return whether ``value`` is true on any process; all must call this."""
         if self.world_size == 1:
             return value
         flag = torch.tensor([float(value)], device=self.device)
@@ -107,30 +127,36 @@ class Runtime:
         return bool(flag.item())
 
     def all_gather(self, items: Sequence[T], compute: Callable[[T], R]) -> Iterator[R]:
-        """Yield ``compute(item)`` of all items in order on every process, each computed by one; all must
-        iterate to the end.
+        """Yield ``compute(item)`` of all items, in their order, on every process.
+
+        Each is computed by one process. All processes must iterate to the end.
         """
+        if self.world_size == 1:
+            yield from map(compute, items)
+            return
         for first in range(0, len(items), self.world_size):
             group = items[first : first + self.world_size]
-            mine = compute(group[self.rank]) if self.rank < len(group) else None
-            if self.world_size == 1:
-                yield mine  # type: ignore[misc] # a group of one
-                continue
-            every: list[R | None] = [None] * self.world_size
-            dist.all_gather_object(every, mine)
-            yield from every[: len(group)]  # type: ignore[misc] # each of these was computed
+            own = compute(group[self.rank]) if self.rank < len(group) else None
+            gathered: list[R | None] = [None] * self.world_size
+            dist.all_gather_object(gathered, own)
+            yield from gathered[: len(group)]  # type: ignore[misc] # each of these was computed
 
-    def place(self, network: UNet) -> UNet:
-        """Move a network to the device in its fastest memory layout."""
-        channels_last = self.device.type == "cuda" or network.network.base_channels >= CHANNELS_LAST_WIDTH
+    def place(self, network: N, width: int) -> N:
+        """Move a network to the device, in the memory layout that is fastest there, and return it.
+
+        Args:
+            network: any network of two-dimensional convolutions.
+            width: its number of base channels.
+        """
+        channels_last = self.device.type == "cuda" or width >= CHANNELS_LAST_WIDTH
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def compile(self, function: nn.Module) -> nn.Module:
-        """Compile a module where that is on; without a working compiler say so once and stay eager."""
+        """Return the module compiled where that is asked for; without a working compiler it runs as it is."""
         if not self.compiled:
             return function
-        import torch._dynamo
+        import torch._dynamo  # takes seconds, and nothing else needs it
 
         torch._dynamo.config.suppress_errors = True
         return torch.compile(function)  # type: ignore[return-value]
@@ -145,21 +171,22 @@ class Runtime:
 
 
 ALONE = Runtime(torch.device("cpu"))
-"""One process on the CPU."""
+"""The runtime of a single process on the CPU."""
 
 
 def start(device: str = "auto", threads: int | None = None, precision: Precision = "fp32") -> Runtime:
-    """Set up this process, joining the process group if torchrun started it.
+    """Set up this process, which joins the process group if torchrun started it.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: intra-operation CPU threads; None leaves torch's choice.
-        precision: see `Runtime`.
+        threads: the number of CPU threads within an operation; None leaves torch's choice.
+        precision: the precision of sampling and the bound, see `Runtime`.
 
     Raises:
-        ValueError: if the device does not exist here.
+        ValueError: if this machine has no such device.
     """
-    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if threads is not None:
         torch.set_num_threads(threads)
@@ -174,7 +201,7 @@ def start(device: str = "auto", threads: int | None = None, precision: Precision
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones; elsewhere nothing happens.
+    """Let glibc keep the memory of freed tensors for the next ones; with another C library, do nothing.
 
     By default large blocks go back to the system when they are freed and are faulted in anew when the next
     tensor is made, which costs the digits network a tenth of its time. At most `KEPT_BYTES` stay with the
@@ -194,9 +221,7 @@ def stop() -> None:
 
 @contextmanager
 def global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block (dropout has no generator argument) from a seed and restore the global generators after
-    it.
-    """
+    """Seed the global generators for a block, such as one with dropout, and restore them after it."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -204,23 +229,30 @@ def global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    available, unknown = torch.cuda.is_available(), f"device {name!r} is unknown (auto, cpu, cuda, cuda:N)"
-    if name == "auto":
-        name = "cuda" if available else "cpu"
     if name == "cpu":
         return torch.device("cpu")
-    if name == "cuda" or name.startswith("cuda:"):
-        if not available:
-            raise ValueError(
-                f"device {name!r} asked for, but torch {torch.__version__} finds no CUDA device (use --device cpu)"
-            )
-        index = name.partition(":")[2] or str(local_rank)
-        if not index.isdecimal():
-            raise ValueError(unknown)
-        device = torch.device("cuda", int(index))
-        if int(index) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices"
-            )
-        return device
-    raise ValueError(unknown)
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return _cuda_device("cuda", local_rank) if available else torch.device("cpu")
+    if name != "cuda" and not name.startswith("cuda:"):
+        raise ValueError(_unknown_device(name))
+    if not available:
+        raise ValueError(
+            f"device {name!r} asked for, but torch {torch.__version__} finds no CUDA device "
+            "(use --device cpu)"
+        )
+    return _cuda_device(name, local_rank)
+
+
+def _cuda_device(name: str, local_rank: int) -> torch.device:
+    index = name.partition(":")[2] or str(local_rank)
+    if not index.isdecimal():
+        raise ValueError(_unknown_device(name))
+    count = torch.cuda.device_count()
+    if int(index) >= count:
+        raise ValueError(f"device {name!r} asked for, but there are {count} CUDA devices")
+    return torch.device("cuda", int(index))
+
+
+def _unknown_device(name: str) -> str:
+    return f"device {name!r} is unknown (auto, cpu, cuda, cuda:N)"

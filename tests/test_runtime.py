@@ -1,4 +1,4 @@
-"""Where things run: devices, shares, seeds. What several processes do together is in test_pipeline."""
+"""Where things run: devices, shards, seeds."""
 
 import ctypes
 import dataclasses
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import HERE, TINY, tiny
+from tiny import HERE, TINY
 
 from ddpm_eval import runtime
 from ddpm_eval.model.unet import UNet
@@ -91,15 +91,15 @@ def test_the_device_is_named_with_its_threads_and_processes():
     assert dataclasses.replace(HERE, world_size=3).describe().startswith("CPU, 3 processes of ")
 
 
-# Shares
+# Shards
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_shares_are_disjoint_complete_and_even(world_size):
+def test_shards_are_disjoint_complete_and_even(world_size):
     items = list(range(20))
-    shares = [Runtime(torch.device("cpu"), rank, world_size).shard(items) for rank in range(world_size)]
-    assert sorted(item for share in shares for item in share) == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [Runtime(torch.device("cpu"), rank, world_size).shard(items) for rank in range(world_size)]
+    assert sorted(item for shard in shards for item in shard) == items
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_only_the_first_process_writes():
@@ -113,12 +113,26 @@ def test_alone_nothing_is_communicated():
     assert HERE.any_process(True) is True and HERE.any_process(False) is False
 
 
+def test_alone_every_item_is_computed_in_order_when_it_is_asked_for():
+    computed = []
+
+    def square(item):
+        computed.append(item)
+        return item**2
+
+    gathered = HERE.all_gather([3, 1, 2], square)
+    assert next(gathered) == 9 and computed == [3]
+    assert list(gathered) == [1, 4] and computed == [3, 1, 2]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_batches_keep_the_device_busy_within_its_memory(device):
     here = Runtime(torch.device(device))
-    sizes = [here.batch_size(tiny(data__side=side)) for side in (8, 32, 64, 256, 2048)]
+    sizes = [here.batch_size(side, width=8) for side in (8, 32, 64, 256, 2048)]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 8
     assert sizes[0] == (1024 if device == "cuda" else 256)
+    # the number of activations of a layer counts: half the side leaves room for four times the width
+    assert here.batch_size(64, width=32) == here.batch_size(32, width=128)
 
 
 # Randomness and placement
@@ -144,7 +158,7 @@ def test_placing_a_network_changes_its_layout_only():
         torch.nn.init.normal_(network.conv_out.weight, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             expected = network(x, t)
-            placed = HERE.place(network)
+            placed = HERE.place(network, width)
             torch.testing.assert_close(placed(x, t), expected, rtol=1e-4, atol=1e-4)
         wide = placed.mid.block_1.conv1.weight
         channels_last = wide.is_contiguous(memory_format=torch.channels_last) and not wide.is_contiguous()

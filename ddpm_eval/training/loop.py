@@ -141,7 +141,7 @@ class Trainer:
     def __init__(self, spec: RunSpec, runtime: Runtime, resume: Checkpoint | None = None) -> None:
         self.spec, self.runtime = spec, runtime
         network = UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels, seed=spec.seed)
-        self.network = runtime.place(network)
+        self.network = runtime.place(network, spec.network.base_channels)
         self.parameters = list(self.network.parameters())
         self.values = [p.detach() for p in self.parameters]
         self.average = [p.clone() for p in self.values]
