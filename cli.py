@@ -485,7 +485,7 @@ def _workspace(
     if data is not None:
         from ddpm_eval.data.datasets import inspect
 
-        channels, side = inspect(data, options["data_root"])
+        channels, side = inspect(data)
         chosen = {"data.name": data, "data.channels": str(channels), "data.side": str(side), **chosen}
     return Workspace(preset or "digits", runs or RUNS, seed=seed or 0, settings=chosen, **options)
 

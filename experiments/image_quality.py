@@ -75,7 +75,7 @@ class Subject:
         return features.classifier(self.train, self.test, self.runs / "classifiers", runtime=here)
 
     def _split(self, split: str) -> ImageSet:
-        channels, side = datasets.inspect(self.data, self.data_root)
+        channels, side = datasets.inspect(self.data)
         spec = DataSpec(name=self.data, channels=1 if channels == 1 else 3, side=side)
         return datasets.load(spec, split, self.data_root)
 
