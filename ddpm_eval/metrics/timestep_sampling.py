@@ -131,6 +131,7 @@ def from_full(full: FullBoundTerms, per_image: float, seed: int) -> StratifiedBo
         offset=offset,
         split=full.split,
         protocol=full.protocol,
+        variance=full.variance,
         dimensions=full.dimensions,
         inexact_left_out=full.inexact_left_out,
         network_evaluations=int((t > 0).sum()) + pilot.size,

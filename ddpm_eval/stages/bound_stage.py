@@ -120,12 +120,9 @@ class BoundStage(Stage):
 
     def positions(self, run: Run) -> Array:
         """Return the positions that are scored: exact images, or a fixed random subset where their number is limited."""
-        exact = exact_positions(self.images(run))
         evaluation = run.spec.evaluation
         limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
-        if limit is None or limit >= len(exact):
-            return exact
-        return np.sort(np.random.default_rng(SUBSET_SEED).permutation(exact)[:limit])
+        return scored_positions(self.images(run), limit)
 
     def _estimator(self, run: Run) -> Estimator:
         per_image = self.evaluations_per_image or run.spec.evaluation.evaluations_per_image
@@ -155,6 +152,14 @@ class BoundStage(Stage):
 
     def _optimal_requires(self, protocol: Protocol) -> list["BoundStage"]:
         return [training_errors(protocol)] if protocol.variance == "optimal" else []
+
+
+def scored_positions(images: ImageSet, limit: int | None) -> Array:
+    """Return the positions of all exact images, or of a fixed random subset of ``limit`` of them, increasing."""
+    exact = exact_positions(images)
+    if limit is None or limit >= len(exact):
+        return exact
+    return np.sort(np.random.default_rng(SUBSET_SEED).permutation(exact)[:limit])
 
 
 def training_errors(protocol: Protocol) -> BoundStage:

@@ -70,8 +70,8 @@ class Run:
 
     @cached_property
     def weights(self) -> str:
-        """The digest of the averaged weights in the checkpoint; every result of the network is keyed by it."""
-        return checkpoints.weights_digest(self.checkpoint)
+        """The digest of the averaged weights, which keys every result; empty before training."""
+        return checkpoints.weights_digest(self.checkpoint) if self.checkpoint.exists() else ""
 
     @cached_property
     def network(self) -> nn.Module:

@@ -1,9 +1,9 @@
-"""Running several runs' stages, side by side where that is faster.
+"""Running the stages of several runs, side by side where that is faster.
 
-Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are
-therefore taken by as many worker processes as there are cores (or jobs, if fewer), each with an equal share
-of the threads, so that a job that continues after a kill gets the same number of threads. Under torchrun and
-on GPUs jobs run one after the other.
+Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are therefore
+taken by as many worker processes as there are cores (or jobs, if fewer), each with an equal share of the threads, so
+that a job that continues after a kill gets the same number of threads. Under torchrun and on GPUs jobs run one after
+the other.
 """
 
 import multiprocessing
@@ -19,17 +19,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
+from ddpm_eval import runtime
+from ddpm_eval.files import locked_folder
+from ddpm_eval.runtime import ALONE, ProgressEvent
 from ddpm_eval.spec import RunSpec
+from ddpm_eval.stages.base import Stage, ensure, is_done
+from ddpm_eval.stages.quality_stages import FeatureSource, check_sample_counts
+from ddpm_eval.stages.registry import stages
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.training_stage import stored_log
 
 POLL_SECONDS = 0.25
-_events: "multiprocessing.Queue[tuple[Any, ...]] | None" = None  # of a worker process, to its parent
+OnProgress = Callable[[ProgressEvent], None]
+_events: "multiprocessing.Queue[ProgressEvent] | None" = None  # of a worker process, to its parent
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run and the stages to bring it through, named as in `ddpm_eval.stages.pipeline.stages`."""
+    """A run and the stages to bring it through, named as in `ddpm_eval.stages.registry`."""
 
     folder: Path
     spec: RunSpec
@@ -44,15 +52,24 @@ class Job:
         return self.folder.name
 
 
-OnProgress = Callable[[str, str, int, int], None]
-"""Called with the job's name, the stage, the work done and the work in all."""
-STORED = " stored"
-"""Ends the stage's name in the progress call that says that its result is stored."""
+def pending(job: Job) -> dict[str, int]:
+    """Return the stages of a job that are not done, with about the network evaluations that each still needs."""
+    run = Run(job.folder, job.spec, ALONE, job.data_root)
+    log = stored_log(run)
+    if log is not None and log.diverged:
+        return {}
+    known = stages(run, job.inception_weights)
+    missing = {name: [stage for stage in known[name] if not is_done(stage, run)] for name in job.stages}
+    return {
+        name: sum(stage.network_evaluations(run) for stage in found)
+        for name, found in missing.items()
+        if found
+    }
 
 
 def run_all(
     jobs: Sequence[Job],
-    missing: Mapping[str, Sequence[str]],
+    missing: Mapping[str, Mapping[str, int]],
     workers: int,
     on_progress: OnProgress,
     on_done: Callable[[Job], None],
@@ -61,81 +78,69 @@ def run_all(
 
     Args:
         jobs: in order of importance.
-        missing: the stages that each job, by name, still needs (see `pending`).
+        missing: the stages that each job, by name, still needs; see `pending`.
         workers: how many may run side by side.
-        on_progress: see `OnProgress`.
+        on_progress: called in this process with each event.
         on_done: called in this process after each job.
 
     Raises:
         ValueError: what a job raised, or that its process died.
     """
-    if "WORLD_SIZE" in os.environ:
-        from ddpm_eval.runtime import stop
-
-        for job in (job for job in jobs if missing[job.name]):
-            execute(
-                job, None, lambda stage, done, total, name=job.name: on_progress(name, stage, done, total)
-            )  # type: ignore[misc]
-            on_done(job)
-        stop()
+    todo = [job for job in jobs if missing[job.name]]
+    if "WORLD_SIZE" not in os.environ:
+        _side_by_side(todo, min(workers, len(jobs)), on_progress, on_done)
         return
-    workers = min(workers, len(jobs))
-    _side_by_side([job for job in jobs if missing[job.name]], workers, on_progress, on_done)
+    for job in todo:
+        execute(job, None, on_progress)
+        on_done(job)
+    runtime.stop()
 
 
-def execute(job: Job, threads: int | None, progress: Callable[[str, int, int], None]) -> None:
-    """Bring one run through its stages in this process."""
-    from ddpm_eval import runtime
-    from ddpm_eval.results.store import locked_folder
-    from ddpm_eval.stages.pipeline import Run, stages
-    from ddpm_eval.stages.sample_quality import SampleQuality
-
+def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
+    """Bring one run through its stages in this process; a run that diverges ends there."""
     here = runtime.start(job.device, threads)
     run = Run(job.folder, job.spec, here, job.data_root)
-    known = stages(job.inception_weights)
+    known = stages(run, job.inception_weights)
     with locked_folder(job.folder) if here.main else nullcontext():
-        if "quality" in job.stages and not (known["train"].done(run) and known["quality"].done(run)):
-            SampleQuality(run, job.inception_weights).check()
-        for stage in job.stages:
-            run.progress = lambda _, done, total, stage=stage: progress(stage, done, total)  # type: ignore[misc]
-            if here.any_process(not known[stage].done(run)):  # all have looked before one begins to write
-                known[stage].perform(run)
-                progress(stage + STORED, 1, 1)
-            if stage in ("train", "progressive", "sample") and run.train().diverged:
+        if "quality" in job.stages and not _done([*known["train"], *known["quality"]], run):
+            check_sample_counts(run, FeatureSource(job.inception_weights))
+        for name in job.stages:
+            _bring_about(name, known[name], run, job, on_progress)
+            log = stored_log(run)
+            if log is not None and log.diverged:
                 break
 
 
-def pending(job: Job) -> list[str]:
-    """List the stages of a job whose results are not stored yet."""
-    import torch
+def _bring_about(name: str, parts: Sequence[Stage], run: Run, job: Job, on_progress: OnProgress) -> None:
+    def report(_: str, done: int, total: int) -> None:
+        on_progress(ProgressEvent(job.name, name, done, total))
 
-    from ddpm_eval.runtime import Runtime
-    from ddpm_eval.stages.pipeline import Run, stages
+    run.progress = report
+    if run.runtime.any_process(not _done(parts, run)):
+        for stage in parts:
+            ensure(stage, run)
+        on_progress(ProgressEvent(job.name, name, 1, 1, stored=True))
 
-    run = Run(job.folder, job.spec, Runtime(torch.device("cpu")), job.data_root)
-    known = stages(job.inception_weights)
-    if not known["train"].done(run):
-        return list(job.stages)
-    if run.train().diverged:
-        return []
-    return [stage for stage in job.stages if not known[stage].done(run)]
+
+def _done(parts: Sequence[Stage], run: Run) -> bool:
+    return all(is_done(stage, run) for stage in parts)
 
 
 def _side_by_side(
     jobs: Sequence[Job], workers: int, on_progress: OnProgress, on_done: Callable[[Job], None]
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    events: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
+    events: multiprocessing.Queue[ProgressEvent] = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(events,))
     try:
         futures = {pool.submit(_work, job, threads): job for job in jobs}
         while futures:
             finished, _ = wait_for(futures, POLL_SECONDS, return_when=FIRST_COMPLETED)
-            _drain(events, on_progress)
+            _deliver(events, on_progress)
             for future in finished:
                 job = futures.pop(future)
-                _outcome(future)
+                _raise_failure(future)
                 on_done(job)
     except BaseException:
         for child in multiprocessing.active_children():  # no longer wanted
@@ -145,7 +150,7 @@ def _side_by_side(
     pool.shutdown()
 
 
-def _outcome(future: "Future[None]") -> None:
+def _raise_failure(future: "Future[None]") -> None:
     try:
         future.result()
     except BrokenProcessPool:
@@ -154,15 +159,15 @@ def _outcome(future: "Future[None]") -> None:
         ) from None
 
 
-def _drain(events: "multiprocessing.Queue[tuple[Any, ...]]", on_progress: OnProgress) -> None:
+def _deliver(events: "multiprocessing.Queue[ProgressEvent]", on_progress: OnProgress) -> None:
     while True:
         try:
-            on_progress(*events.get_nowait())
+            on_progress(events.get_nowait())
         except queue.Empty:
             return
 
 
-def _begin(events: "multiprocessing.Queue[tuple[Any, ...]]") -> None:
+def _begin(events: "multiprocessing.Queue[ProgressEvent]") -> None:
     """Set up a worker process."""
     global _events
     _events = events
@@ -171,9 +176,8 @@ def _begin(events: "multiprocessing.Queue[tuple[Any, ...]]") -> None:
 
 
 def _work(job: Job, threads: int) -> None:
-    events = _events
-    assert events is not None
-    execute(job, threads, lambda stage, done, total: events.put((job.name, stage, done, total)))
+    assert _events is not None
+    execute(job, threads, _events.put)
 
 
 def _die_with_parent() -> None:
