@@ -1,0 +1,77 @@
+"""How figures look: colours that the colour-blind tell apart, fonts, logarithmic axes, legends.
+
+Figures are built without pyplot and within `style`, so nothing global is touched.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+COLOURS = sns.color_palette("colorblind")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+LEGEND_COLUMNS = 3
+
+Colour = tuple[float, float, float]
+
+
+def style() -> AbstractContextManager[None]:
+    """Set matplotlib's parameters for figures while a block runs."""
+    return mpl.rc_context(
+        {
+            **sns.axes_style("ticks"),
+            "font.size": 9.0,
+            "axes.labelsize": 9.0,
+            "axes.titlesize": 9.0,
+            "legend.fontsize": 8.5,
+            "xtick.labelsize": 8.0,
+            "ytick.labelsize": 8.0,
+            "pdf.fonttype": 42,  # TrueType, whose letters can be selected
+        }
+    )
+
+
+def finish(figure: Figure, axes: Sequence[Axes], always: bool = False) -> None:
+    """Put a legend above the figure where there is more than one line, and remove the upper and right frame.
+
+    Args:
+        figure: to finish.
+        axes: of which the first has every line.
+        always: whether a single line has a legend, too.
+    """
+    handles, labels = axes[0].get_legend_handles_labels()
+    if len(handles) > 1 or (always and handles):
+        columns = 2 if len(labels) == 4 else LEGEND_COLUMNS
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+    sns.despine(figure)
+
+
+def make_logarithmic(ax: Axes, *names: Literal["x", "y"]) -> None:
+    """Make axes logarithmic with plain numbers.
+
+    Where an axis spans few decades, there are numbers between the powers of ten, too.
+    """
+    for name in names:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_formatter(FuncFormatter(_plain_tick))
+        axis.set_minor_formatter(
+            FuncFormatter(lambda value, _, axis=axis: _minor_tick(value, *axis.get_view_interval()))
+        )
+
+
+def _plain_tick(value: float, _: object = None) -> str:
+    return f"{value:g}" if 1e-3 <= value < 1e4 else f"$10^{{{round(math.log10(value))}}}$"
+
+
+def _minor_tick(value: float, low: float, high: float) -> str:
+    decades = math.log10(high / low)
+    leading = value / 10 ** math.floor(math.log10(value) + 1e-9)
+    shown = () if decades > 2 else (2, 5) if decades > 0.7 else range(1, 10)
+    return f"{value:g}" if round(leading) in shown else ""

@@ -1,0 +1,101 @@
+"""Grids of images: their pixels, the figures that show them, and the table of what is shown.
+
+Images are uint8 ``[image, channel, row, column]`` and are shown unaltered: grey ones as three equal channels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ddpm_eval.reporting.figure_style import style
+from ddpm_eval.results.records import Array
+
+PANEL_INCHES = 3.4
+WIDTH_INCHES = 7.0
+
+
+def mosaic(images: Array, columns: int) -> Array:
+    """Lay images out on white, row by row, one pixel apart.
+
+    Args:
+        images: uint8 ``[image, channel, row, column]``.
+        columns: images per row.
+
+    Returns:
+        uint8 ``[row, column, 3]``.
+    """
+    rows = -(-len(images) // columns)
+    height, width = images.shape[2:]
+    canvas = np.full((rows * (height + 1), columns * (width + 1), 3), 255, dtype=np.uint8)
+    for k, image in enumerate(images):
+        top = k // columns * (height + 1)
+        left = k % columns * (width + 1)
+        colour = np.broadcast_to(image, (3, height, width))
+        canvas[top : top + height, left : left + width] = np.moveaxis(colour, 0, -1)
+    return canvas[:-1, :-1]
+
+
+def pixel_table(panels: Mapping[str, Array]) -> pd.DataFrame:
+    """List images as rows: panel, image, and the 8-bit level of each ``channel_row_column``.
+
+    Args:
+        panels: uint8 ``[image, channel, row, column]`` by title.
+    """
+    frames = []
+    for title, images in panels.items():
+        names = ["_".join(map(str, index)) for index in np.ndindex(images.shape[1:])]
+        pixels = pd.DataFrame(images.reshape(len(images), -1), columns=names)
+        labels = pd.DataFrame({"panel": title, "image": np.arange(len(images))})
+        frames.append(pd.concat([labels, pixels], axis=1))
+    return pd.concat(frames, ignore_index=True)
+
+
+def plot_samples(panels: Mapping[str, Array], columns: int = 8) -> Figure:
+    """Draw grids of images side by side, each under its title.
+
+    Args:
+        panels: uint8 ``[image, channel, row, column]`` by title, such as samples and real images.
+        columns: images per row.
+    """
+    rows = max(-(-len(images) // columns) for images in panels.values())
+    size = (PANEL_INCHES * len(panels), PANEL_INCHES * rows / columns + 0.4)
+    with style():
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (title, images) in zip(axes, panels.items(), strict=True):
+            _show(ax, mosaic(images, columns))
+            ax.set_title(title)
+            ax.set_anchor("N")
+        figure.get_layout_engine().set(wspace=0.04)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
+    """Draw images that change from left to right, a row each (Fig. 6: x0_hat; Fig. 8: interpolations).
+
+    Args:
+        images: uint8 ``[position, sample, channel, row, column]``, positions from left to right.
+        labels: of the positions.
+        xlabel: what the labels are.
+    """
+    count, samples = images.shape[:2]
+    flat = np.swapaxes(images, 0, 1).reshape(-1, *images.shape[2:])
+    with style():
+        figure = Figure(figsize=(WIDTH_INCHES, WIDTH_INCHES * samples / count + 0.6), layout="constrained")
+        ax = figure.subplots()
+        _show(ax, mosaic(flat, count))
+        side = images.shape[-1] + 1
+        ax.set_xticks([side * (i + 0.5) for i in range(count)], list(labels))
+        ax.tick_params(length=0)
+        ax.set_xlabel(xlabel)
+    return figure
+
+
+def _show(ax: Axes, canvas: Array) -> None:
+    ax.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
+    ax.set(xticks=[], yticks=[])
+    sns.despine(ax=ax, left=True, bottom=True)

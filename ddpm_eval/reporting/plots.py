@@ -1,0 +1,223 @@
+"""From finished tables to figures of numbers: points, lines and bands with intervals; nothing is computed.
+
+Intervals lie in the columns of `estimate_columns`. A column ``run`` (or another one where said) tells several
+lines apart.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ddpm_eval.reporting.estimate_columns import estimate_columns
+from ddpm_eval.reporting.figure_style import COLOURS, MARKERS, Colour, finish, make_logarithmic, style
+from ddpm_eval.reporting.tables import PAPER, features_of, heading
+
+WIDE = 20
+"""Values that differ by more than this factor are drawn on a logarithmic axis."""
+GREY = "0.35"
+
+
+def plot_training(frame: pd.DataFrame, loss_label: str) -> Figure:
+    """Draw loss and gradient norm over updates, on logarithmic axes.
+
+    Args:
+        frame: of `ddpm_eval.reporting.training_tables.training_curve`; a column ``run`` tells runs apart.
+        loss_label: what the loss is, with its unit.
+    """
+    with style():
+        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        axes = figure.subplots(1, 2)
+        labels = (loss_label, "gradient norm before clipping")
+        for ax, column, label in zip(axes, ("loss", "gradient_norm"), labels, strict=True):
+            for name, part, colour, _ in _lines(frame, "run"):
+                ax.plot(part["update"], part[column], color=colour, linewidth=1.2, label=name)
+            ax.set(xlabel="update", ylabel=label)
+            make_logarithmic(ax, "y")
+        finish(figure, axes, always="run" in frame)
+    return figure
+
+
+def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+    """Draw Fig. 5: distortion and rate against reverse steps, distortion against rate, with interval bands.
+
+    Args:
+        curve: of `ddpm_eval.reporting.rate_distortion_tables.rate_distortion_curve`; a column ``run`` tells
+            several curves apart.
+        paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points; over reverse steps
+            only beside a chain of as many.
+    """
+    steps = ("reverse_steps", "reverse steps taken")
+    distortion = ("rmse_255", "distortion (RMSE on 0-255)")
+    rate = ("rate_bits_per_dim", "rate (bits/dim)")
+    with style():
+        figure = Figure(figsize=(9.0, 3.1), layout="constrained")
+        axes = figure.subplots(1, 3)
+        panels = ((steps, distortion), (steps, rate), (rate, distortion))
+        for ax, ((x, xlabel), (y, ylabel)) in zip(axes, panels, strict=True):
+            for name, part, colour, _ in _lines(curve, "run"):
+                _draw_band(ax, part, x, y, colour, name or "this model")
+            if paper is not None and (x != "reverse_steps" or curve[x].max() == paper[x].max()):
+                ax.plot(paper[x], paper[y], "x", color=GREY, markersize=5, label=PAPER)
+            ax.set(xlabel=xlabel, ylabel=ylabel)
+            ax.set_ylim(bottom=0)
+        finish(figure, axes[::-1])
+    return figure
+
+
+def plot_terms(frame: pd.DataFrame) -> Figure:
+    """Draw each term of the bound against t, with its interval and the floor that the reverse variance sets.
+
+    Args:
+        frame: of `ddpm_eval.reporting.bound_tables.terms_table`.
+    """
+    with style():
+        figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+        ax = figure.subplots()
+        bounds = {"low": "bits_per_dim_low", "high": "bits_per_dim_high"}
+        _draw_band(ax, frame.rename(columns=bounds), "t", "bits_per_dim", COLOURS[0], "term")
+        floor = frame[frame["floor_bits_per_dim"].gt(0)]
+        if len(floor):
+            ax.plot(floor["t"], floor["floor_bits_per_dim"], ":", color=GREY, label="variance floor")
+        make_logarithmic(ax, "x", "y")
+        ax.set(xlabel="t (t = 1: decoder)", ylabel="term of the bound (bits/dim)")
+        positive = frame.loc[frame["bits_per_dim"] > 0, "bits_per_dim"]
+        ax.set_ylim(bottom=positive.min() / 10)  # bounds at or below zero run out of the picture
+        finish(figure, [ax], always=True)
+    return figure
+
+
+def plot_ablation(table: pd.DataFrame) -> Figure:
+    """Draw Table 2 as points with intervals: sample quality and bits/dim; a cell without numbers says why.
+
+    A dashed line marks the distance of the test images to the training images.
+
+    Args:
+        table: of `ddpm_eval.reporting.ablation_table.ablation_table`.
+    """
+    names = [f"{row.prediction}, {row.objective}, {row.variance}" for row in table.itertuples()]
+    features = features_of(table)
+    with style():
+        figure = Figure(figsize=(9.0, 2.9), layout="constrained")
+        axes = figure.subplots(1, 3, sharey=True)
+        for ax, column in zip(axes, ("frechet_distance", "score", "bits_per_dim"), strict=True):
+            _draw_cells(ax, table, column)
+            ax.set_xlabel(_with_features(column, features))
+        for distance in table["reference_distance"].dropna().unique():
+            axes[0].axvline(distance, color=GREY, linestyle="--", linewidth=1)
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].invert_yaxis()
+        sns.despine(figure)
+    return figure
+
+
+def plot_against(
+    frame: pd.DataFrame, x: str, y: str, *, xlabel: str, ylabel: str, log: bool = False, by: str = "run"
+) -> Figure:
+    """Draw one quantity against another as points with intervals, joined by lines.
+
+    Args:
+        frame: columns ``x``, ``y`` and, where they exist, the bounds of ``y``.
+        x: column of the abscissa.
+        y: column of the ordinate.
+        xlabel: with the unit.
+        ylabel: with the unit.
+        log: whether both axes are logarithmic.
+        by: column that tells several lines apart, where it exists.
+    """
+    with style():
+        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+        ax = figure.subplots()
+        _draw_points(ax, frame, x, y, by)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        if log:
+            make_logarithmic(ax, "x", "y")
+        finish(figure, [ax])
+    return figure
+
+
+def plot_quality(frame: pd.DataFrame, x: str, xlabel: str, features: str) -> Figure:
+    """Draw Frechet distance and score against a column, and distance against time where that is known.
+
+    Args:
+        frame: of `ddpm_eval.reporting.quality_tables.quality_over_time` or `quality_over_steps`; a column
+            ``method`` tells several lines apart.
+        x: column of the abscissa.
+        xlabel: what it is.
+        features: the extractor.
+    """
+    panels = [(x, xlabel, "frechet_distance"), (x, xlabel, "score")]
+    if "seconds_per_image" in frame:
+        panels.append(("seconds_per_image", "seconds per image", "frechet_distance"))
+    with style():
+        figure = Figure(figsize=(3.1 * len(panels), 3.0), layout="constrained")
+        axes = figure.subplots(1, len(panels))
+        for ax, (column, label, metric) in zip(axes, panels, strict=True):
+            _draw_points(ax, frame, column, metric, "method")
+            ax.set(xlabel=label, ylabel=_with_features(metric, features))
+            if "method" in frame:
+                make_logarithmic(ax, "x")
+            if metric == "frechet_distance":
+                make_logarithmic(ax, "y")
+        finish(figure, axes)
+    return figure
+
+
+def _lines(frame: pd.DataFrame, by: str) -> Iterator[tuple[str | None, pd.DataFrame, Colour, str]]:
+    """Give each line's name, rows, colour and marker; without the column ``by`` there is one line."""
+    if by not in frame:
+        yield None, frame, COLOURS[0], MARKERS[0]
+        return
+    lines = frame.groupby(by, sort=False)
+    for (name, part), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS), strict=False):
+        yield str(name), part, colour, marker
+
+
+def _draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str) -> None:
+    """Draw lines through points with their intervals, where ``y`` has any."""
+    _, low, high = estimate_columns(y)
+    for name, rows, colour, marker in _lines(frame, by):
+        part = rows.sort_values(x)
+        ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
+        if low in part:
+            ax.vlines(part[x], part[low], part[high], color=colour)
+
+
+def _draw_band(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: Colour, label: str) -> None:
+    """Draw a line within the band of its intervals."""
+    _, low, high = estimate_columns(y)
+    part = rows.sort_values(x)
+    ax.plot(part[x], part[y], color=colour, linewidth=1.4, label=label)
+    ax.fill_between(part[x], part[low], part[high], color=colour, alpha=0.25, linewidth=0)
+
+
+def _draw_cells(ax: Axes, table: pd.DataFrame, column: str) -> None:
+    """Draw a point with its interval for each cell of Table 2, or a word where there is no number."""
+    rows = np.arange(len(table))
+    colours = ["0.5" if prediction == "mu" else COLOURS[0] for prediction in table["prediction"]]
+    value, low, high = (table[name].astype(float) for name in estimate_columns(column))
+    ax.hlines(rows, low, high, colors=colours)
+    ax.scatter(value, rows, c=colours, s=22, zorder=3)
+    for row, status in enumerate(table["status"]):
+        if math.isnan(value.iloc[row]):
+            _write_in_row(ax, row, status if status != "ok" else "not measured")
+    if value.min() > 0 and value.max() > WIDE * value.min():
+        make_logarithmic(ax, "x")
+    ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
+
+
+def _write_in_row(ax: Axes, row: int, text: str) -> None:
+    place = ax.get_yaxis_transform()
+    ax.text(0.5, row, text, transform=place, ha="center", va="center", color="0.4", style="italic")
+
+
+def _with_features(column: str, features: str) -> str:
+    """Return the heading of a column, and below it the features in which it was measured."""
+    label = heading(column, features)
+    return label if column == "bits_per_dim" else f"{label}\n({features or 'several extractors'})"
