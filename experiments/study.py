@@ -1,0 +1,245 @@
+"""A study: the runs behind one report, resolved once: where they lie, what they are, and what is stored of them.
+
+A study is of a preset, which has a run for each cell of Table 2, or of one run that was named by its folder.
+Nothing here needs torch: what a run is comes from its preset or from its results. What a checkpoint says of a
+run is read by `experiments.trained_run`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from ddpm_eval.protocol import PROTOCOLS, Protocol
+from ddpm_eval.results.records import BoundTerms, FullBoundTerms, Record, StratifiedBoundTerms, bound_name
+from ddpm_eval.results.store import Entry, Store
+from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec_text import override, parse
+from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
+
+R = TypeVar("R", bound=Record)
+RESULTS_FILE = "results.h5"
+VARIED = ("diffusion.prediction", "diffusion.objective")
+"""Fields that the ablation varies: a study in which the user fixes one of them is of a single run."""
+OF_THE_DATA = ("ReferenceImages", "Baseline")
+"""Types of the results that the weights have no part in: they stay valid when training goes on."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study and its stored results.
+
+    Attributes:
+        folder: of the run.
+        spec: what the run is, and how much is measured of it.
+        label: its name in tables and figures.
+    """
+
+    folder: Path
+    spec: RunSpec
+    label: str
+
+    @property
+    def results(self) -> Store:
+        """The run's results file, which need not exist."""
+        return Store(self.folder / RESULTS_FILE)
+
+    def entries(self) -> Sequence[Entry]:
+        """Describe all stored results, in the order of their names and their times."""
+        path = self.results.path
+        return _entries(path, path.stat().st_mtime_ns) if path.exists() else ()
+
+    def entry(self, name: str) -> Entry | None:
+        """Describe the stored result of the present weights, None if there is none.
+
+        Of several it is the newest that was measured with this study's evaluation, else the newest.
+        """
+        found = [entry for entry in self.entries() if entry.name == name and self._is_present(entry)]
+        evaluation = self.spec.evaluation.model_dump(mode="json")
+        same = [entry for entry in found if entry.provenance.get("spec", {}).get("evaluation") == evaluation]
+        return max(same or found, key=_created, default=None)
+
+    def result(self, name: str, record_type: type[R]) -> R | None:
+        """Return the stored result of the present weights, None if there is none; see `entry`."""
+        entry = self.entry(name)
+        return None if entry is None else self.results.get(name, record_type, entry.key)
+
+    def latest(self, name: str, record_type: type[R]) -> R | None:
+        """Return the newest result of this name, of whatever weights, None if there is none."""
+        found = [entry for entry in self.entries() if entry.name == name]
+        newest = max(found, key=_created, default=None)
+        return None if newest is None else self.results.get(name, record_type, newest.key)
+
+    def bound(self, split: str = "test", protocol: Protocol = PROTOCOLS["paper"]) -> BoundTerms | None:
+        """Return the bound of a split on all steps: the full one if it was measured, else the stratified one."""
+        full = self.result(bound_name(split, protocol), FullBoundTerms)
+        return full or self.result(bound_name(split, protocol, "stratified"), StratifiedBoundTerms)
+
+    def full_bounds(self, split: str) -> list[FullBoundTerms]:
+        """Return the full bounds of a split under every protocol, in the order of the protocols' names."""
+        names = dict.fromkeys(entry.name for entry in self.entries())
+        found = [self.result(name, FullBoundTerms) for name in names if name.startswith(f"bound/full/{split}/")]
+        return [terms for terms in found if terms is not None]
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of the present weights, None if no training is recorded."""
+        trainings = [entry for entry in self.entries() if entry.name == "training"]
+        return max(trainings, key=_created).key if trainings else None
+
+    def _is_present(self, entry: Entry) -> bool:
+        return entry.record in OF_THE_DATA or entry.provenance.get("weights") == self.weights
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Options that apply to all runs of a study.
+
+    Attributes:
+        reports: the folder of the reports.
+        data_root: where data sets lie that are not embedded.
+        device: auto, cpu, cuda or cuda:N.
+        inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+    """
+
+    reports: Path = Path("reports")
+    data_root: Path | None = None
+    device: str = "auto"
+    inception_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs behind one report.
+
+    Attributes:
+        runs: in the order of Table 2.
+        main: the one of them that most experiments are about: the paper's model, or the only run.
+        report_folder: where the report is written.
+        preset: the preset's name; None for a run that was named by its folder.
+        settings: fields of the specification that the user replaced.
+        options: that apply to all runs.
+    """
+
+    runs: tuple[StudyRun, ...]
+    main: StudyRun
+    report_folder: Path
+    preset: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    options: StudyOptions = field(default_factory=StudyOptions)
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the report's tables."""
+        return self.report_folder / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the report's figures."""
+        return self.report_folder / "figures"
+
+
+def resolve_preset(
+    name: str,
+    settings: Mapping[str, str] | None = None,
+    seed: int = 0,
+    *,
+    runs: Path = Path("runs"),
+    options: StudyOptions | None = None,
+) -> Study:
+    """Return the study of a preset: a run for each cell of Table 2, or one where the settings fix the cell.
+
+    Its report has the preset's name, with a digest where settings or seed make other runs than the preset's.
+
+    Args:
+        name: of the preset.
+        settings: fields to replace, see `ddpm_eval.spec_text.override`.
+        seed: of everything.
+        runs: the folder of the runs.
+        options: that apply to all runs.
+
+    Raises:
+        ValueError: if there is no such preset, field or value.
+    """
+    chosen = dict(settings or {})
+    options = options or StudyOptions()
+    cells = (MAIN_CELL,) if chosen.keys() & set(VARIED) else TABLE_2
+    specs = {cell: _cell_spec(name, cell, chosen, seed) for cell in cells}
+    found = {cell: StudyRun(run_folder(runs, spec), spec, spec.cell) for cell, spec in specs.items()}
+    digest = specs[MAIN_CELL].training_digest()
+    report = name if digest == preset(name).training_digest() else f"{name}-{digest}"
+    return Study(tuple(found.values()), found[MAIN_CELL], options.reports / report, name, chosen, options)
+
+
+def resolve_run(
+    folder: Path,
+    spec: RunSpec,
+    settings: Mapping[str, str] | None = None,
+    options: StudyOptions | None = None,
+) -> Study:
+    """Return the study of one run; the report of ``runs/imported/published`` is named ``imported-published``.
+
+    Args:
+        folder: of the run.
+        spec: what the run is: of `measured_spec`, or of `experiments.trained_run.trained_spec`.
+        settings: fields of the evaluation to replace.
+        options: that apply to the run.
+
+    Raises:
+        ValueError: if a setting is unknown or would make another run.
+    """
+    chosen = dict(settings or {})
+    options = options or StudyOptions()
+    path = folder.resolve()
+    run = StudyRun(folder, with_evaluation(folder, spec, chosen), path.name)
+    return Study((run,), run, options.reports / f"{path.parent.name}-{path.name}", None, chosen, options)
+
+
+def run_folder(runs: Path, spec: RunSpec) -> Path:
+    """Return the folder of a preset's run below the folder of all runs."""
+    return runs / spec.preset / run_name(spec)
+
+
+def with_evaluation(folder: Path, spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
+    """Return the specification of the run in ``folder`` with fields of its evaluation replaced.
+
+    Raises:
+        ValueError: if a setting is unknown, or of anything but the evaluation.
+    """
+    changed = override(spec, settings)
+    for key in settings:
+        if not key.startswith("evaluation."):
+            raise ValueError(
+                f"--set {key} would make another run than {folder} (of a RUN only evaluation.* can be set)"
+            )
+    return changed
+
+
+def measured_spec(folder: Path) -> RunSpec:
+    """Return what the run in ``folder`` is according to its newest training in the results, without torch.
+
+    Raises:
+        ValueError: if nothing of it was measured yet.
+    """
+    found = [entry for entry in Store(folder / RESULTS_FILE).entries() if entry.name == "training"]
+    if not found:
+        raise ValueError(
+            f"{folder} holds no results to report (measure first: python cli.py reproduce {folder})"
+        )
+    return parse(max(found, key=_created).provenance["spec"])
+
+
+def _cell_spec(name: str, cell: Cell, settings: Mapping[str, str], seed: int) -> RunSpec:
+    """Return the run of a cell with the user's settings; a learned variance stays learned."""
+    kept = {key: text for key, text in settings.items() if not (cell.learned and key == "diffusion.variance")}
+    return preset(name, cell, kept, seed)
+
+
+@lru_cache(maxsize=32)
+def _entries(path: Path, modified: int) -> tuple[Entry, ...]:
+    return tuple(Store(path).entries())
+
+
+def _created(entry: Entry) -> str:
+    return str(entry.provenance["created"])
