@@ -1,7 +1,7 @@
-"""Noise as a function of (seed, stream, image, step): never of batch size, process count or history.
+"""Noise as a function of (seed, stream, image, step), and never of batch size, process count or history.
 
-A counter-based generator (Philox 4x32-10) evaluated with tensor arithmetic on whatever device the images are
-on. The same integers come out on every device; the normals agree to float64 rounding before the final cast.
+A counter-based generator (Philox 4x32-10) is evaluated with tensor arithmetic on the device of the images. It
+gives the same integers on every device; the normals agree to float64 rounding before the final cast.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 """
@@ -19,21 +19,22 @@ _MASK = 0xFFFFFFFF
 
 
 class Stream(IntEnum):
-    """What the noise is for; each purpose draws from its own stream. The numbers are part of the results:
-    never reuse.
+    """The purposes of noise, each of which draws from a stream of its own.
+
+    The numbers are part of the results and must never be changed or used again.
     """
 
     SAMPLE = 1
     BOUND = 2
     INTERPOLATE = 3
-    ORACLE_DATA = 4
-    BOUND_EXTRA_DRAWS = 1 << 16  # plus the draw's number
+    GAUSSIAN_DATA = 4
+    BOUND_EXTRA_DRAWS = 1 << 16  # plus the number of the draw
 
 
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Encrypt 128-bit counters: ten rounds of Philox 4x32.
+    """Encrypt 128-bit counters by ten rounds of Philox 4x32.
 
     Args:
         counter: four int64 tensors of one shape (or broadcastable), each holding 32-bit unsigned values.
@@ -63,15 +64,15 @@ def normal(
     """Draw standard normal noise for pairs of image and time step.
 
     Args:
-        seed: 0 to 2**63 - 1.
-        stream: what the noise is for, see `Stream`.
-        image: int64 image ids in 0..2**32 - 1, shape ``[batch]``; its device is the result's.
+        seed: an integer in 0..2**63 - 1.
+        stream: the purpose of the noise, see `Stream`.
+        image: int64 image ids in 0..2**32 - 1, shape ``[batch]``; the result is on their device.
         t: int64 time steps in 0..2**32 - 1, shape ``[batch]`` or ``[1]``.
-        shape: of one image.
-        dtype: of the result; the arithmetic is float64.
+        shape: the shape of one image.
+        dtype: the dtype of the result; the arithmetic is float64.
 
     Returns:
-        Shape ``[batch, *shape]``.
+        The noise, shape ``[batch, *shape]``.
     """
     size = math.prod(shape)
     block = torch.arange((size + 3) // 4, device=image.device)
@@ -88,9 +89,10 @@ def normal(
 
 
 def derive_seed(seed: int, *index: int) -> int:
-    """Mix a seed and any number of indices, each in 0..2**64 - 1, into a 63-bit seed for a library
-    generator.
+    """Return a 63-bit seed for a library's generator, a hash of a seed and any number of indices.
+
+    All arguments are in 0..2**64 - 1.
     """
-    # two words for each and their number in front: no two lists of arguments look the same to the hash
+    # two words for each value, and their number in front, so that no two lists of arguments look the same
     words = [word for value in (seed, *index) for word in (value & _MASK, value >> 32)]
     return int(np.random.SeedSequence((len(index), *words)).generate_state(1, np.uint64)[0] >> np.uint64(1))

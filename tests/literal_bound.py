@@ -1,8 +1,9 @@
-"""The paper's equations written as literally as possible: floats, lists, loops. Only the tests use it.
+"""The paper's equations written as literally as possible, with floats, lists and loops, for the tests only.
 
 Nothing here is shared with the package. Where the package simplifies, this does not: the posterior comes from
-Bayes' rule on densities' precisions, the decoder from numerical integration of the density, the KL divergence
-from its textbook form. Lists over t have index 0..T; an image is a flat list of numbers in [-1, 1].
+Bayes' rule on the precisions of densities, the decoder from numerical integration of the density, and the KL
+divergence from its textbook form. Lists over t have the index 0..T; an image is a flat list of numbers in
+[-1, 1].
 """
 
 import math
@@ -30,7 +31,7 @@ def diffuse(beta, x_0, t, eps):
 
 
 def posterior(beta, x_0, x_t, t):
-    """Mean and variance of q(x_{t-1} | x_t, x_0) for one element: precisions add (Bayes' rule)."""
+    """Return mean and variance of q(x_{t-1} | x_t, x_0) for one element: precisions add (Bayes' rule)."""
     a = cumulative_alpha(beta)[t - 1]
     if t == 1:
         return x_0, 0.0
@@ -40,7 +41,7 @@ def posterior(beta, x_0, x_t, t):
 
 
 def reverse_variance(beta, t, name):
-    """The fixed choices; at t = 1 both are the posterior variance of t = 2."""
+    """Return the fixed variance of this name; at t = 1 both are the posterior variance of t = 2."""
     if t == 1:
         return posterior(beta, 0.0, 0.0, 2)[1]
     return beta[t] if name == "fixed-large" else posterior(beta, 0.0, 0.0, t)[1]
@@ -73,15 +74,15 @@ def kl(mean_q, variance_q, mean_p, variance_p):
 
 
 def decoder_nll(level, mean, variance):
-    """Eq. 13 by integrating the density over the bin of ``level`` (0..255); a tail is cut where it is
-    negligible.
+    """Return Eq. 13 by integrating the density over the bin of ``level`` (0..255).
+
+    A tail is cut where it is negligible.
     """
     x, sigma = 2 * level / 255 - 1, math.sqrt(variance)
     lower = (x - 1 / 255 - mean) / sigma if level > 0 else -math.inf
     upper = (x + 1 / 255 - mean) / sigma if level < 255 else math.inf
-    peak = min(
-        max(0.0, lower), upper
-    )  # where the density on the bin is largest: taken out, so that nothing underflows
+    # where the density on the bin is largest; it is taken out, so that nothing underflows
+    peak = min(max(0.0, lower), upper)
     reach = 40 / max(1.0, abs(peak))  # beyond it the integrand is below exp(-40)
     low, high = max(lower, peak - min(reach, 9)), min(upper, peak + min(reach, 9))
     integral, _ = quad(
@@ -91,7 +92,7 @@ def decoder_nll(level, mean, variance):
 
 
 def tanh_decoder_nll(level, mean, variance):
-    """As the authors have it: a tanh in place of the CDF, probabilities floored at 1e-12."""
+    """Return the authors' version, with a tanh in place of the CDF and probabilities floored at 1e-12."""
     x, sigma = 2 * level / 255 - 1, math.sqrt(variance)
 
     def cdf(u):
@@ -103,7 +104,7 @@ def tanh_decoder_nll(level, mean, variance):
 
 
 def bound_term(beta, levels, eps, t, network, prediction, variance, clip, decoder="exact"):
-    """L_{t-1} of one image (nats) and the mean squared error of its x0_hat.
+    """Return L_{t-1} of one image (nats) and the mean squared error of its x0_hat.
 
     ``levels`` and ``eps`` are flat lists, ``network`` maps a flat list and t (from 1) to a flat list,
     ``variance`` is a name or a table over t.
@@ -125,6 +126,6 @@ def bound_term(beta, levels, eps, t, network, prediction, variance, clip, decode
 
 
 def prior(beta, levels):
-    """L_T of one image, nats."""
+    """Return L_T of one image in nats."""
     a = cumulative_alpha(beta)[-1]
     return sum(kl(math.sqrt(a) * (2 * level / 255 - 1), 1 - a, 0.0, 1.0) for level in levels)

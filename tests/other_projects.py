@@ -1,13 +1,14 @@
-"""diffusers, importable beside a CPU-only torch, and networks of every preset's shape at reduced width."""
+"""The library diffusers, and networks of every preset's shape at reduced width, for the tests of parity."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import ddpm_eval.metrics.features  # noqa: F401 - lets torchvision, which diffusers imports, load beside a CPU-only torch
+from ddpm_eval.data.torchvision_compatibility import import_torchvision
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec
 
+import_torchvision()  # diffusers imports it, too
 diffusers = pytest.importorskip(
     "diffusers", reason="parity is tested against diffusers: pip install -e '.[test]'"
 )

@@ -1,4 +1,4 @@
-"""The noise: published known answers, its law, and that it depends on nothing but its indices."""
+"""The noise has the published known answers and its law, and depends on nothing but its indices."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from scipy import stats
 
 from ddpm_eval.randomness import Stream, derive_seed, normal, philox
 
-# Random123's kat_vectors, philox4x32 with ten rounds: counter, key, result
+# counter, key and result of philox4x32 with ten rounds, from Random123's kat_vectors
 KNOWN_ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
@@ -60,8 +60,8 @@ def test_normal_is_box_muller_on_the_words_of_its_counter():
 
 
 def test_noise_is_standard_normal():
-    # Kolmogorov-Smirnov on 400,000 draws; the seed is fixed, so that the test is deterministic and p is
-    # uniform over seeds
+    # Kolmogorov-Smirnov on 400,000 draws; p is uniform over seeds, and the seed is fixed, so that the test
+    # is deterministic
     noise = draw(image=range(100), shape=(4000,)).numpy().ravel()
     assert stats.kstest(noise, "norm").pvalue > 0.01
     tails = (np.abs(noise) > 4).sum()  # expected 25.3, Poisson
@@ -73,8 +73,8 @@ def test_each_coordinate_of_a_block_is_standard_normal_and_independent_of_the_ot
     noise = draw(image=range(50_000), shape=(4,)).numpy()
     for column in noise.T:
         assert stats.kstest(column, "norm").pvalue > 0.005
-    # correlations of the values and of their squares: standard error 1 / sqrt(n), 4.5 of them; Box-Muller
-    # pairs share a radius
+    # correlations of the values and, since Box-Muller pairs share a radius, of their squares, within 4.5
+    # standard errors of 1 / sqrt(n)
     for power in (1, 2):
         correlation = np.corrcoef(noise.T**power) - np.eye(4)
         assert np.abs(correlation).max() < 4.5 / math.sqrt(len(noise))
@@ -145,5 +145,5 @@ def test_derived_seeds_spread_over_their_range_and_never_change():
 
 
 GOLDEN_SEED = (
-    8355219811774198581  # part of every stored result: a change of it changes the noise of every run
+    8355219811774198581  # every stored result depends on it: another seed is other noise in every run
 )

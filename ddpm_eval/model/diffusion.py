@@ -1,14 +1,13 @@
 """The paper's mathematics as pure functions on tensors.
 
-Symbols are the paper's: ``x_0`` an image in [-1, 1], ``x_t`` its noisy version, ``eps`` the noise, ``q_...``
-the forward and ``p_...`` the reverse process. Times run from 1 to T; tables are float64 and indexed 0..T with
-``alpha_bar[0] = 1``, so that ``table[t]`` is the paper's symbol with subscript t. Images are ``[batch,
-channels, side, side]``, ``t`` is int64 ``[batch]`` (or ``[1]`` when all images share it). Likelihood terms
-are in nats per image.
+The symbols are the paper's: ``x_0`` is an image in [-1, 1], ``x_t`` its noisy version, ``eps`` the noise,
+``q_...`` the forward and ``p_...`` the reverse process. Times run from 1 to T. Tables are float64 and indexed
+0..T with ``alpha_bar[0] = 1``, so that ``table[t]`` is the paper's symbol with subscript t. Images have the
+shape ``[batch, channels, side, side]``; ``t`` is int64 of shape ``[batch]``, or ``[1]`` when all images share
+it. Likelihood terms are in nats per image.
 
-Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239; equation
-numbers refer
-to it.
+Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239. The
+equation numbers refer to it.
 """
 
 import math
@@ -24,26 +23,29 @@ from ddpm_eval.protocol import Decoder
 from ddpm_eval.spec import DiffusionSpec, Objective, Prediction, Variance
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""Maps ``x_t`` and 0-based time steps to the prediction (and, with a learned variance, its second half of
-channels).
+"""A function of ``x_t`` and of 0-based time steps that returns the prediction.
+
+With a learned variance the output has twice the channels of ``x_t``; the second half is the variance's head.
 """
 
 ReverseVariance = Literal["learned", "learned-range"] | Tensor
-"""A learned variance by its name, a fixed one as a table of sigma_t^2 indexed 0..T."""
+"""A learned variance is given by its name, a fixed one as a table of sigma_t^2 indexed 0..T."""
 
 HALF_BIN = 1 / 255  # half the width of one of 256 levels on [-1, 1]
-TANH_FLOOR = 1e-12  # of the authors' decoder
+TANH_FLOOR = 1e-12  # the smallest probability of the authors' decoder
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Noise schedule of a chain of T steps; all tables float64 on one device, indexed 0..T.
+    """The noise schedule of a chain of T steps.
+
+    All tables are on one device and indexed 0..T. They are float64, but for ``network_time``, which is int64.
 
     Attributes:
-        beta: variance added by step t; ``beta[0] = 0``.
-        alpha_bar: product of ``1 - beta`` up to t; ``alpha_bar[0] = 1``.
-        network_time: the 0-based time that the network is told at t; differs from ``t - 1`` in a respaced
-            chain.
+        beta: the variance that step t adds; ``beta[0] = 0``.
+        alpha_bar: the product of ``1 - beta`` up to t; ``alpha_bar[0] = 1``.
+        network_time: the 0-based time that the network is given at t. It is ``t - 1`` in a full chain; a
+            respaced chain keeps the times of the full one.
     """
 
     beta: Tensor
@@ -57,27 +59,28 @@ class Schedule:
 
     @cached_property
     def alpha_bar_previous(self) -> Tensor:
-        """``alpha_bar[t - 1]``; at t = 0, unused, it is 1."""
+        """The table of ``alpha_bar[t - 1]``, with 1 at t = 0, where it is not used."""
         return torch.cat([self.alpha_bar[:1], self.alpha_bar[:-1]])
 
     @cached_property
     def beta_tilde(self) -> Tensor:
-        """Variance of q(x_{t-1} | x_t, x_0), Eq. 7; zero at t = 1."""
+        """The variance of q(x_{t-1} | x_t, x_0), Eq. 7, which is zero at t = 1."""
         return _safe_ratio(self.beta * (1 - self.alpha_bar_previous), 1 - self.alpha_bar)
 
     @cached_property
     def mean_weight_x_0(self) -> Tensor:
-        """Weight of x_0 in mu_tilde, Eq. 7."""
+        """The weight of x_0 in mu_tilde, Eq. 7."""
         return _safe_ratio(self.alpha_bar_previous.sqrt() * self.beta, 1 - self.alpha_bar)
 
     @cached_property
     def mean_weight_x_t(self) -> Tensor:
-        """Weight of x_t in mu_tilde, Eq. 7."""
+        """The weight of x_t in mu_tilde, Eq. 7."""
         return _safe_ratio((1 - self.beta).sqrt() * (1 - self.alpha_bar_previous), 1 - self.alpha_bar)
 
     def fixed_variance(self, name: Literal["fixed-large", "fixed-small"]) -> Tensor:
-        """Return sigma_t^2: beta_t or beta_tilde_t, and at t = 1 beta_tilde_2 for both, as in the authors'
-        code.
+        """Return the table of sigma_t^2: beta_t for ``fixed-large``, beta_tilde_t for ``fixed-small``.
+
+        At t = 1 both are beta_tilde_2, as in the authors' code.
         """
         sigma2 = {"fixed-large": self.beta, "fixed-small": self.beta_tilde}[name].clone()
         sigma2[1] = self.beta_tilde[2]
@@ -85,8 +88,9 @@ class Schedule:
         return sigma2
 
     def variance(self, name: Variance) -> ReverseVariance:
-        """Return the reverse variance of that name as `ReverseProcess` takes it: a learned one's name, a
-        fixed one's table.
+        """Return the reverse variance of this name in the form that `ReverseProcess` takes.
+
+        A learned variance is returned as its name, a fixed one as its table.
         """
         return name if name == "learned" or name == "learned-range" else self.fixed_variance(name)
 
@@ -98,11 +102,11 @@ class Schedule:
         """Return the chain that visits only ``steps`` of this one.
 
         Args:
-            steps: increasing times in 1..T, at least two; the last should be T for samples to start from pure
-                noise.
+            steps: at least two increasing times in 1..T. The last one should be T if samples are to start
+                from pure noise.
 
         Raises:
-            ValueError: if they are not increasing times of this chain.
+            ValueError: if these are not two or more increasing times of this chain.
         """
         chosen = torch.tensor([0, *steps], device=self.beta.device)
         if len(steps) < 2 or (chosen.diff() <= 0).any() or chosen[-1] > self.timesteps:
@@ -115,12 +119,13 @@ class Schedule:
 
 
 def make_schedule(spec: DiffusionSpec) -> Schedule:
-    """Build the forward process' noise schedule.
+    """Return the noise schedule of the forward process.
 
-    ``linear`` is the paper's; ``quadratic`` and ``constant`` are the authors' other ones; ``cosine`` is
-    Nichol and Dhariwal (2021), Eq. 17, with beta capped at 0.999.
+    ``linear`` is the paper's schedule; ``quadratic`` and ``constant`` are the other ones in the authors'
+    code; ``cosine`` is that of Nichol and Dhariwal (2021), Eq. 17, with beta capped at 0.999.
     """
-    steps, start, end = spec.timesteps, spec.beta_start, spec.beta_end
+    steps = spec.timesteps
+    start, end = spec.beta_start, spec.beta_end
     match spec.schedule:
         case "linear":
             beta = torch.linspace(start, end, steps, dtype=torch.float64)
@@ -137,7 +142,7 @@ def make_schedule(spec: DiffusionSpec) -> Schedule:
 
 
 def evenly_spaced(timesteps: int, count: int) -> list[int]:
-    """Return ``count`` increasing times in 1..T, evenly spaced, the last one T.
+    """Return ``count`` evenly spaced, increasing times in 1..T, of which the last is T.
 
     Raises:
         ValueError: unless ``2 <= count <= T``.
@@ -148,7 +153,7 @@ def evenly_spaced(timesteps: int, count: int) -> list[int]:
 
 
 def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """Look up ``table[t]`` shaped ``[batch, 1, 1, 1]``, in the dtype and on the device of ``like``."""
+    """Return ``table[t]``, shaped ``[batch, 1, 1, 1]``, in the dtype and on the device of ``like``."""
     return table.to(like.device)[t].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -167,7 +172,7 @@ def q_posterior_mean(schedule: Schedule, x_0: Tensor, x_t: Tensor, t: Tensor) ->
 
 
 def prior_kl(schedule: Schedule, x_0: Tensor) -> Tensor:
-    """Return L_T = KL(q(x_T | x_0) || N(0, I)), nats per image, shape ``[batch]``, float64."""
+    """Return L_T = KL(q(x_T | x_0) || N(0, I)) in nats per image, float64 of shape ``[batch]``."""
     alpha_bar = schedule.alpha_bar[-1]
     size = x_0[0].numel()
     square = x_0.double().square().flatten(1).sum(1)
@@ -178,26 +183,31 @@ def prior_kl(schedule: Schedule, x_0: Tensor) -> Tensor:
 
 
 def x_0_from_eps(schedule: Schedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """Return the x_0 that, with noise ``eps``, gives ``x_t``, Eq. 15."""
+    """Return the x_0 from which the noise ``eps`` leads to ``x_t``, Eq. 15."""
     alpha_bar = schedule.alpha_bar
     return at(alpha_bar.rsqrt(), t, x_t) * x_t - at((1 / alpha_bar - 1).sqrt(), t, x_t) * eps
 
 
 def eps_from_x_0(schedule: Schedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-    """Return the noise that takes ``x_0`` to ``x_t``: the inverse of `x_0_from_eps`."""
+    """Return the noise that leads from ``x_0`` to ``x_t``, the inverse of `x_0_from_eps`."""
     alpha_bar = schedule.alpha_bar
     return (at(alpha_bar.rsqrt(), t, x_t) * x_t - x_0) / at((1 / alpha_bar - 1).sqrt(), t, x_t)
 
 
 def x_0_from_mean(schedule: Schedule, x_t: Tensor, t: Tensor, mean: Tensor) -> Tensor:
-    """Return the x_0 for which mu_tilde(x_t, x_0) is ``mean``: the inverse of `q_posterior_mean`."""
+    """Return the x_0 for which mu_tilde(x_t, x_0) is ``mean``, the inverse of `q_posterior_mean`."""
     return (mean - at(schedule.mean_weight_x_t, t, x_t) * x_t) / at(schedule.mean_weight_x_0, t, x_t)
 
 
 @dataclass(frozen=True)
 class ReverseStep:
-    """p(x_{t-1} | x_t) and the estimate it came from; all shaped like ``x_t`` (the log variance broadcasts to
-    it).
+    """One step p(x_{t-1} | x_t) of the reverse process, and the estimate of x_0 that it came from.
+
+    Attributes:
+        mean: the mean of the step, shaped like ``x_t``.
+        log_variance: the logarithm of its variance, which broadcasts to ``x_t``.
+        x_0_hat: the estimate of x_0, clipped if the process clips, shaped like ``x_t``.
+        prediction: the network's output without the variance's head, shaped like ``x_t``.
     """
 
     mean: Tensor
@@ -208,15 +218,15 @@ class ReverseStep:
 
 @dataclass(frozen=True)
 class ReverseProcess:
-    """p_theta: a network read as a chain of Gaussians.
+    """The reverse process p_theta, a Markov chain of Gaussians whose parameters a network predicts.
 
     Attributes:
-        network: see `Network`.
-        schedule: of the chain, possibly respaced.
-        prediction: what the network predicts.
+        network: the network, see `Network`.
+        schedule: the noise schedule of the chain, which may be respaced.
+        prediction: what the network predicts, ``eps``, ``mu`` or ``x0``.
         variance: ``learned``, ``learned-range``, or a table of sigma_t^2 indexed 0..T.
-        clip: whether x_0 estimates are clipped to [-1, 1] before the mean is formed. With ``mu`` prediction
-            the mean is the network's output and clipping touches only the reported estimate.
+        clip: whether estimates of x_0 are clipped to [-1, 1] before the mean is formed. With ``mu``
+            prediction the mean is the network's output, and clipping changes only the reported estimate.
     """
 
     network: Network
@@ -227,11 +237,13 @@ class ReverseProcess:
 
     def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:
         """Return p(x_{t-1} | x_t) for times ``t`` of shape ``[batch]`` or ``[1]``."""
-        return self.read(self.network(x_t, self.schedule.network_time.to(t.device)[t]), x_t, t)
+        output = self.network(x_t, self.schedule.network_time.to(t.device)[t])
+        return self.p_mean_variance(output, x_t, t)
 
-    def read(self, output: Tensor, x_t: Tensor, t: Tensor) -> ReverseStep:
-        """Turn the network's output at ``x_t`` into a step: one evaluation can be read under several
-        protocols.
+    def p_mean_variance(self, output: Tensor, x_t: Tensor, t: Tensor) -> ReverseStep:
+        """Return p(x_{t-1} | x_t) from the network's output at ``x_t`` and ``t``.
+
+        One evaluation of the network thus serves several processes that differ in variance or clipping.
         """
         channels = x_t.shape[1]
         output = output.to(x_t.dtype)
@@ -253,7 +265,7 @@ class ReverseProcess:
             return at(self.variance.log(), t, x_t)
         if self.variance == "learned":
             return head
-        # Nichol and Dhariwal (2021), Eq. 15: interpolates between the logarithms of beta_tilde and beta
+        # Nichol and Dhariwal (2021), Eq. 15: interpolate between the logarithms of beta_tilde and beta
         low = at(self.schedule.fixed_variance("fixed-small").log(), t, x_t)
         high = at(self.schedule.beta.log(), t, x_t)
         return low + (head + 1) / 2 * (high - low)
@@ -263,26 +275,33 @@ class ReverseProcess:
 
 
 def gaussian_kl(error: Tensor, log_variance_q: Tensor, log_variance_p: Tensor, count: int = 1) -> Tensor:
-    """Return KL(q || p) of ``count`` independent Gaussians of equal variances whose means' squared errors sum
-    to ``error``.
+    """Return KL(q || p) for ``count`` independent Gaussians of equal variances.
+
+    Args:
+        error: the squared differences of the means of q and p, summed over the Gaussians.
+        log_variance_q: the logarithm of each variance of q.
+        log_variance_p: the logarithm of each variance of p.
+        count: the number of Gaussians.
     """
     ratio = log_variance_q - log_variance_p
     return 0.5 * (count * (torch.expm1(ratio) - ratio) + error * torch.exp(-log_variance_p))
 
 
 def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decoder = "exact") -> Tensor:
-    """Return -log p(x_0 | x_1) of 8-bit images under the discretised Gaussian decoder, Eq. 13, nats per
-    element.
+    """Return -log p(x_0 | x_1) of 8-bit images under the discretised Gaussian decoder, Eq. 13.
 
     The density is integrated over the bin of width 2/255 around each level; the two outer bins extend to
-    infinity. ``exact`` works in log space with the normal CDF and has no floor; ``tanh`` is the authors'
-    approximation of the CDF with their floor of 1e-12 on the probability.
+    infinity. The decoder ``exact`` works in log space with the normal CDF and has no floor; ``tanh`` is the
+    authors' approximation of the CDF, with their floor of 1e-12 on the probability.
 
     Args:
-        x_0: images in [-1, 1] on the 256 levels.
-        mean: of the Gaussian, shaped like ``x_0``.
-        log_variance: of the Gaussian, broadcastable to ``x_0``.
-        decoder: which CDF.
+        x_0: the images in [-1, 1], on the 256 levels.
+        mean: the mean of the Gaussian, shaped like ``x_0``.
+        log_variance: the logarithm of its variance, which broadcasts to ``x_0``.
+        decoder: the form of the CDF.
+
+    Returns:
+        Nats per element, shaped like ``x_0``.
     """
     scale = torch.exp(-0.5 * log_variance)
     first, final = x_0 < -1 + HALF_BIN, x_0 > 1 - HALF_BIN
@@ -298,11 +317,10 @@ def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decode
 
 
 def kl_term(schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """Return L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) of Eq. 5 for t > 1 (at t = 1 a finite
-    placeholder).
+    """Return L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) of Eq. 5 for t > 1.
 
     Returns:
-        Nats per image, shape ``[batch]``.
+        Nats per image, shape ``[batch]``; a finite placeholder where t = 1.
     """
     error = (q_posterior_mean(schedule, x_0, x_t, t) - step.mean).square()
     return kl_from_error(schedule, error, step.log_variance, t)
@@ -312,10 +330,10 @@ def kl_from_error(schedule: Schedule, error: Tensor, log_variance: Tensor, t: Te
     """Return `kl_term` from the squared error of the mean, ``(mu_tilde - mu)^2``.
 
     Args:
-        schedule: of the chain.
-        error: per element, ``[batch, channels, side, side]``.
-        log_variance: of p, per element, or ``[batch]`` where it is isotropic.
-        t: times, ``[batch]`` or ``[1]``.
+        schedule: the noise schedule of the chain.
+        error: the squared error of each element, shape ``[batch, channels, side, side]``.
+        log_variance: the logarithm of p's variance, of each element or, if isotropic, of shape ``[batch]``.
+        t: the times, of shape ``[batch]`` or ``[1]``.
 
     Returns:
         Nats per image, shape ``[batch]``.
@@ -329,8 +347,10 @@ def kl_from_error(schedule: Schedule, error: Tensor, log_variance: Tensor, t: Te
 
 
 def decoder_term(step: ReverseStep, x_0: Tensor, decoder: Decoder) -> Tensor:
-    """Return L_0 of Eq. 5, the decoder's negative log likelihood, for steps at t = 1: nats per image, shape
-    ``[batch]``.
+    """Return L_0 of Eq. 5, the decoder's negative log likelihood, for steps at t = 1.
+
+    Returns:
+        Nats per image, shape ``[batch]``.
     """
     return decoder_nll(x_0, step.mean, step.log_variance, decoder).flatten(1).sum(1)
 
@@ -338,10 +358,10 @@ def decoder_term(step: ReverseStep, x_0: Tensor, decoder: Decoder) -> Tensor:
 def bound_term(
     schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = "exact"
 ) -> Tensor:
-    """Return L_{t-1} of Eq. 5 at any t, differentiably: `decoder_term` at t = 1, `kl_term` elsewhere.
+    """Return L_{t-1} of Eq. 5, which is `decoder_term` at t = 1 and `kl_term` elsewhere; differentiable.
 
-    The decoder is computed everywhere and selected, which spares a device a synchronisation; where it is not
-    selected its arguments are replaced, so that its gradient is finite there.
+    The decoder is computed for every image and then selected, which spares a device a synchronisation. Where
+    it is not selected its arguments are replaced, so that its gradient is finite there.
 
     Returns:
         Nats per image, shape ``[batch]``.
@@ -357,9 +377,9 @@ def training_loss(
 ) -> Tensor:
     """Return the training loss per image, shape ``[batch]``.
 
-    ``mse`` is the squared error of the prediction, averaged over elements (L_simple, Eq. 14, for eps).
-    ``vlb`` is one term of the bound in bits/dim; its mean over uniform t is the bound over T, as in the
-    authors' code.
+    ``mse`` is the squared error of the prediction, averaged over elements; for ``eps`` this is L_simple,
+    Eq. 14. ``vlb`` is one term of the bound in bits/dim; its mean over uniform t is the bound divided by T,
+    as in the authors' code.
     """
     schedule = process.schedule
     x_t = q_sample(schedule, x_0, t, eps)
@@ -377,24 +397,22 @@ def training_loss(
 
 
 def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide, with 0 where the denominator is 0 (only at t = 0, which no formula uses)."""
+    """Return the ratio, or 0 where the denominator is 0, which is at t = 0 only, where it is not used."""
     return torch.where(denominator == 0, 0, numerator / torch.where(denominator == 0, 1, denominator))
 
 
 def _log_normal_mass(centre: Tensor, half_width: Tensor) -> Tensor:
-    """Return the log of the standard normal's mass on ``centre +- half_width``, precise with its gradient in
-    every regime.
+    """Return the logarithm of the standard normal's mass on ``centre +- half_width``.
 
-    (The gradient of `torch.special.log_ndtr` loses all digits in float32 beyond a few hundred standard
-    deviations.)
+    The value and its gradient are precise in every regime, unlike the gradient of `torch.special.log_ndtr`,
+    which in float32 loses all digits beyond a few hundred standard deviations.
     """
     distance = centre.abs()
     lower, upper = -half_width - distance, half_width - distance
     # an interval astride the mean: a sum of two positive parts
     astride = torch.erf(upper.clamp(min=0) / math.sqrt(2)) - torch.erf(lower / math.sqrt(2))
     near = torch.log(astride / 2)
-    # in the tail: Phi(x) = exp(-x^2 / 2) erfcx(-x / sqrt 2) / 2, with the exponential of the nearer edge
-    # taken out
+    # in the tail: Phi(x) = exp(-x^2 / 2) erfcx(-x / sqrt 2) / 2, the nearer edge's exponential taken out
     edge = upper.clamp(max=0)
     ratio = torch.exp(-2 * half_width * distance)
     mills = torch.special.erfcx(-edge / math.sqrt(2)) - ratio * torch.special.erfcx(-lower / math.sqrt(2))
@@ -410,11 +428,12 @@ def _log_normal_mass(centre: Tensor, half_width: Tensor) -> Tensor:
 
 
 def _log_normal_cdf(x: Tensor) -> Tensor:
-    """Return log Phi(x), precise with its gradient in the far left tail."""
+    """Return log Phi(x), whose value and gradient are precise in the far left tail."""
     left = x.clamp(max=0)
     tail = -left.square() / 2 + torch.log(torch.special.erfcx(-left / math.sqrt(2)) / 2)
     return torch.where(x < 0, tail, torch.log1p(-torch.erfc(x.clamp(min=0) / math.sqrt(2)) / 2))
 
 
 def _tanh_cdf(x: Tensor) -> Tensor:
+    """Return the authors' approximation of the normal CDF."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -1,27 +1,27 @@
-"""Gaussian data with its exact denoiser, and what the diffusion model's measurements must then be in closed
-form.
+"""The Gaussian model: Gaussian data, its exact denoiser, and the closed form of what the library measures.
 
 Data ``x_0 ~ N(mean, covariance)``, given or fitted to real images, has an exact denoiser that is affine in
-``x_t``. Read as a network, every quantity that the library measures has a known expectation, so that its
-production code can be checked against numbers instead of opinions:
+``x_t``. With this denoiser as the network, every quantity that the library measures has a known expectation,
+against which the production code can be checked:
 
-- `Gaussian.expected_terms`: the bound's terms and the error of x0_hat **of given images**, in expectation
-  over the noise alone. Nothing is assumed about the images: they may be 8-bit, real, or far from Gaussian. An
-  affine network makes the squared error of x0_hat a quadratic form in the noise, and each element's x0_hat at
-  t = 1 a one-dimensional Gaussian, over which the decoder is integrated numerically to 1e-9 nats per element.
-- `Gaussian.expected_bound`: the same in expectation over ``x_0`` as well, for continuous ``x_0``. (Rounding
-  correlated data to 8 bits leaves no closed form; for 8-bit data average `expected_terms` over the images.)
-  The decoder's bin is then the interval of width 2/255 around the continuous ``x_0``, reaching to infinity
-  for ``|x_0| > 1 - 1/255``: what `diffusion.decoder_nll` computes for such an ``x_0``.
-- `Gaussian.sampler_output`: the law of the ancestral sampler's output.
-- `frechet_distance`: between two Gaussians.
+- `Gaussian.expected_terms` returns the bound's terms and the error of x0_hat **of given images**, in
+  expectation over the noise alone. Nothing is assumed about the images: they may be 8-bit, real, or far from
+  Gaussian. An affine network makes the squared error of x0_hat a quadratic form in the noise, and each
+  element's x0_hat at t = 1 a one-dimensional Gaussian, over which the decoder is integrated numerically to
+  1e-9 nats per element.
+- `Gaussian.expected_bound` returns the same in expectation over ``x_0`` as well, for continuous ``x_0``.
+  (Rounding correlated data to 8 bits leaves no closed form; for 8-bit data, average `expected_terms` over the
+  images.) The decoder's bin is then the interval of width 2/255 around the continuous ``x_0``, which reaches
+  to infinity for ``|x_0| > 1 - 1/255``, as in `diffusion.decoder_nll`.
+- `Gaussian.sampler_output` and `Gaussian.ddim_output` return the law of the samplers' output.
+- `frechet_distance` is the Frechet distance between two Gaussians.
 
-All of it is for x_0 estimates that are not clipped, the exact decoder, and a fixed table of reverse
+All of this holds for estimates of x_0 that are not clipped, the exact decoder, and a fixed table of reverse
 variances.
 
-Conventions: ``D`` elements per image in [-1, 1], flattened in the order channel, row, column; tables over t
-    as in
-`diffusion`; float64. The arithmetic here is independent of the functions in `diffusion` that it checks.
+Conventions: an image has ``D`` elements in [-1, 1], flattened in the order channel, row, column; tables over
+t are as in `diffusion`; everything is float64. The arithmetic is independent of the functions in `diffusion`
+that it checks.
 """
 
 from collections.abc import Iterable
@@ -42,21 +42,23 @@ from ddpm_eval.spec import Prediction
 
 Array = npt.NDArray[np.float64]
 
-BIN = 2 / 255  # width of one of 256 levels on [-1, 1]
+BIN = 2 / 255  # the width of one of 256 levels on [-1, 1]
 QUADRATURE_TOLERANCE_NATS = 1e-9  # per element
 HERMITE_NODES = (24, 48, 96, 192, 384)
-LEGENDRE_NODES = 128  # on 20 standard deviations: a Gaussian times a smooth function to 1e-13
-LEGENDRE_REACH = 10.0  # standard deviations; the mass beyond is 1e-23
+LEGENDRE_NODES = 128  # on 20 standard deviations they integrate a Gaussian times a smooth function to 1e-13
+LEGENDRE_REACH = 10.0  # in standard deviations; the mass beyond is 1e-23
 
 
 @dataclass(frozen=True)
 class ExpectedTerms:
-    """Exact expectations of what `records.FullBoundTerms` holds; all float64.
+    """The exact expectations of the bound's terms, as `records.FullBoundTerms` holds measured ones.
 
     Attributes:
-        terms: nats per image, shape ``[image, T]``; column 0 is the decoder's term.
-        x_0_squared_error: of x0_hat, mean over elements, shape ``[image, T]``.
-        prior: nats per image, shape ``[image]``.
+        terms: L_{t-1} of Eq. 5 in nats per image, float64 ``[image, T]``. Column t - 1 is that of time t:
+            column 0 is the decoder's term L_0, the others are KL terms.
+        x_0_squared_error: the squared error of x0_hat, averaged over elements, in squared units of [-1, 1],
+            float64 ``[image, T]``.
+        prior: L_T in nats per image, float64 ``[image]``.
     """
 
     terms: Tensor
@@ -69,9 +71,10 @@ class Gaussian:
     """A Gaussian over images, held as the eigendecomposition of its covariance.
 
     Attributes:
-        mean: shape ``[channels, side, side]``.
-        eigenvalues: of the covariance, not negative, shape ``[D]``; zeros (constant pixels) are allowed.
-        basis: orthonormal eigenvectors in its columns, shape ``[D, D]``.
+        mean: the mean, shape ``[channels, side, side]``.
+        eigenvalues: the eigenvalues of the covariance, shape ``[D]``. They are not negative; zeros (constant
+            pixels) are allowed.
+        basis: the orthonormal eigenvectors as columns, shape ``[D, D]``.
     """
 
     mean: Tensor
@@ -80,7 +83,7 @@ class Gaussian:
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor) -> Self:
-        """Build it from a mean ``[channels, side, side]`` and a covariance ``[D, D]``.
+        """Return the Gaussian of a mean ``[channels, side, side]`` and a covariance ``[D, D]``.
 
         Raises:
             ValueError: if the shapes disagree, or the covariance is not symmetric and positive semidefinite.
@@ -88,7 +91,8 @@ class Gaussian:
         size = mean.numel()
         if covariance.shape != (size, size):
             raise ValueError(
-                f"the covariance has shape {list(covariance.shape)}, but {size} elements need [{size}, {size}]"
+                f"the covariance has shape {list(covariance.shape)}, "
+                f"but {size} elements need [{size}, {size}]"
             )
         covariance = covariance.double()
         scale = covariance.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
@@ -105,17 +109,21 @@ class Gaussian:
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor]) -> Self:
-        """Fit mean and (maximum likelihood) covariance to images that stream by.
+        """Return the maximum likelihood Gaussian of images that are read in batches.
 
         Args:
-            batches: of images in [-1, 1], each ``[batch, channels, side, side]``, of any real dtype.
+            batches: images in [-1, 1], each batch ``[batch, channels, side, side]`` of any real dtype.
 
         Raises:
-            ValueError: with fewer than two images in all.
+            ValueError: if there are fewer than two images in all.
         """
-        count, total, outer, shape = 0, torch.zeros(()), torch.zeros(()), torch.Size()
+        count = 0
+        total = torch.zeros(())
+        outer = torch.zeros(())
+        shape = torch.Size()
         for batch in batches:
-            flat, shape = batch.flatten(1).double(), batch.shape[1:]
+            shape = batch.shape[1:]
+            flat = batch.flatten(1).double()
             count += len(flat)
             total = total + flat.sum(0)
             outer = outer + flat.T @ flat
@@ -135,25 +143,26 @@ class Gaussian:
         return (self.basis * self.eigenvalues) @ self.basis.T
 
     def draw(self, seed: int, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draw the data points with these indices (int64 ``[n]``): continuous, shape ``[n, channels, side,
-        side]``.
+        """Draw the data points with these indices, each a function of the seed and its index.
+
+        Args:
+            seed: the seed of the data.
+            index: int64 of shape ``[n]``.
+            dtype: the dtype of the result.
+
+        Returns:
+            Images with continuous values, shape ``[n, channels, side, side]``.
         """
-        noise = normal(
-            seed,
-            Stream.ORACLE_DATA,
-            index,
-            torch.zeros(1, dtype=torch.int64),
-            (self.dimensions,),
-            torch.float64,
-        )
+        time = torch.zeros(1, dtype=torch.int64)
+        noise = normal(seed, Stream.GAUSSIAN_DATA, index, time, (self.dimensions,), torch.float64)
         flat = self.mean.flatten() + (noise * self.eigenvalues.sqrt()) @ self.basis.T
         return flat.reshape(-1, *self.mean.shape).to(dtype)
 
     def network(self, schedule: Schedule, prediction: Prediction) -> Network:
-        """Return the exact denoiser: the expectation of eps, mu_tilde or x_0 given ``x_t``.
+        """Return the exact denoiser, which is the expectation of eps, mu_tilde or x_0 given ``x_t``.
 
-        An eps or x_0 denoiser made for a chain serves every respaced version of it; mu_tilde depends on the
-        chain, so that a mu denoiser must be made for the respaced one.
+        A denoiser for eps or x_0 that is made for a chain serves every respaced version of it. Since mu_tilde
+        depends on the chain, a denoiser for mu must be made for the respaced chain itself.
         """
         return Denoiser(self, schedule, prediction)
 
@@ -161,9 +170,9 @@ class Gaussian:
         """Return the exact expectation, over the noise, of each image's bound under the exact denoiser.
 
         Args:
-            schedule: of the chain, possibly respaced.
-            variance: sigma_t^2, float64 table indexed 0..T.
-            x_0: any images, shape ``[image, channels, side, side]``.
+            schedule: the noise schedule of the chain, which may be respaced.
+            variance: the table of sigma_t^2, float64 and indexed 0..T.
+            x_0: any images in [-1, 1], shape ``[image, channels, side, side]``.
 
         Raises:
             ValueError: if the decoder's quadrature does not reach 1e-9 nats per element.
@@ -182,8 +191,9 @@ class Gaussian:
         return ExpectedTerms(terms, error / self.dimensions, prior)
 
     def expected_bound(self, schedule: Schedule, variance: Tensor) -> ExpectedTerms:
-        """Return the exact expectation, over the noise and continuous data from this Gaussian, as a single
-        row.
+        """Return the exact expectation of the bound over the noise and over this Gaussian's continuous data.
+
+        The result has a single row. The arguments are those of `expected_terms`.
         """
         error = _summed_error(schedule, self.eigenvalues, self.eigenvalues[None])
         terms = _kl(schedule, variance, error, self.dimensions)
@@ -192,10 +202,9 @@ class Gaussian:
         return ExpectedTerms(terms, error / self.dimensions, _prior(schedule, square[None], self.dimensions))
 
     def optimal_variance(self, schedule: Schedule) -> Tensor:
-        """Return the isotropic sigma_t^2 that minimises the expected KL terms (Bao et al. 2022), indexed
-        0..T.
+        """Return the table of isotropic sigma_t^2 that minimise the expected KL terms (Bao et al. 2022).
 
-        It is beta_tilde_t plus the mean squared error of the exact mean; the entry at t = 1 is that error
+        The variance is beta_tilde_t plus the mean squared error of the exact mean; at t = 1 it is that error
         alone.
         """
         error = _summed_error(schedule, self.eigenvalues, self.eigenvalues[None])[0] / self.dimensions
@@ -203,26 +212,26 @@ class Gaussian:
         return torch.cat([torch.full((1,), torch.nan, dtype=torch.float64), inner])
 
     def sampler_output(self, schedule: Schedule, variance: Tensor) -> "Gaussian":
-        """Return the law of what the ancestral sampler draws with the exact denoiser: x_0 estimates not
-        clipped.
+        """Return the law of the ancestral sampler's output with the exact denoiser, without clipping.
 
         Args:
-            schedule: of the chain, possibly respaced.
-            variance: sigma_t^2, float64 table indexed 0..T; the last step, t = 1, adds no noise.
+            schedule: the noise schedule of the chain, which may be respaced.
+            variance: the table of sigma_t^2, float64 and indexed 0..T; the last step, t = 1, adds no noise.
         """
         noise = variance.clone()
         noise[1] = 0.0
         return self._chain_output(schedule, schedule.mean_weight_x_0, schedule.mean_weight_x_t, noise)
 
     def ddim_output(self, schedule: Schedule, eta: float = 0.0) -> "Gaussian":
-        """Return the law of what the DDIM sampler draws (Song et al. 2021, Eq. 12): x_0 estimates not
-        clipped.
+        """Return the law of the DDIM sampler's output (Song et al. 2021, Eq. 12), without clipping.
+
+        Args:
+            schedule: the noise schedule of the chain, which may be respaced.
+            eta: the scale of the sampler's noise.
         """
-        alpha_bar, previous, noise = (
-            schedule.alpha_bar,
-            schedule.alpha_bar_previous,
-            eta**2 * schedule.beta_tilde,
-        )
+        alpha_bar = schedule.alpha_bar
+        previous = schedule.alpha_bar_previous
+        noise = eta**2 * schedule.beta_tilde
         weight_x_t = ((1 - previous - noise).clamp(min=0) / (1 - alpha_bar)).sqrt()
         return self._chain_output(
             schedule, previous.sqrt() - weight_x_t * alpha_bar.sqrt(), weight_x_t, noise
@@ -231,8 +240,9 @@ class Gaussian:
     def _chain_output(
         self, schedule: Schedule, weight_x_0: Tensor, weight_x_t: Tensor, noise: Tensor
     ) -> "Gaussian":
-        """Follow ``x_{t-1} = weight_x_0 x0_hat + weight_x_t x_t + noise``: affine steps with the data's own
-        eigenvectors.
+        """Return the law that ``x_{t-1} = weight_x_0 x0_hat + weight_x_t x_t + noise`` leads to.
+
+        Every step is affine and has the eigenvectors of the data.
         """
         centre = self.mean.flatten() @ self.basis
         mean, spread = torch.zeros_like(centre), torch.ones_like(centre)
@@ -244,12 +254,15 @@ class Gaussian:
         return Gaussian((self.basis @ mean).reshape(self.mean.shape), spread, self.basis)
 
     def dequantised_nll(self, x_0: Tensor) -> Tensor:
-        """Return this Gaussian's negative log likelihood of 8-bit images, nats per image, shape ``[image]``.
+        """Return this Gaussian's negative log likelihood of dequantised 8-bit images.
 
-        The images are spread uniformly over their bins, which adds ``(2/255)^2 / 12`` to each variance, here
-        as in the model; the expected negative log density is closed form, and bounds that of the bins'
-        probabilities from above (Theis, van den Oord, Bethge, "A note on the evaluation of generative
-        models", ICLR 2016).
+        The images are spread uniformly over their bins, which adds ``(2/255)^2 / 12`` to each of their
+        variances, as to those of the model. The expected negative log density has a closed form, and bounds
+        that of the bins' probabilities from above (Theis, van den Oord, Bethge, "A note on the evaluation of
+        generative models", ICLR 2016).
+
+        Returns:
+            Nats per image, shape ``[image]``.
         """
         eigenvalues = self.eigenvalues + BIN**2 / 12
         squares = ((x_0.double() - self.mean).flatten(1) @ self.basis).square() + BIN**2 / 12
@@ -257,14 +270,13 @@ class Gaussian:
         return 0.5 * (log_determinant + (squares / eigenvalues).sum(1)) - self.dimensions * float(np.log(BIN))
 
     def _last_estimate(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """Return, at t = 1, the bias of x0_hat per eigenvector and its standard deviation per element, given
-        x_0.
-        """
+        """Return the bias (per eigenvector) and the deviation (per element) of x0_hat given x_0 at t = 1."""
         gain, bias = (table[0] for table in _gains(schedule, self.eigenvalues))
         noise = gain.square() * (1 - schedule.alpha_bar[1])
         return bias, (self.basis.square() @ noise).sqrt()
 
     def _population_decoder(self, schedule: Schedule, sigma: float) -> float:
+        """Return the decoder's term in expectation over the noise and over continuous data."""
         gain, _ = _gains(schedule, self.eigenvalues)
         signal = schedule.alpha_bar[1].sqrt() * gain[0]
         _, spread = self._last_estimate(schedule)
@@ -275,13 +287,13 @@ class Gaussian:
         rest = squares @ (signal.square() * self.eigenvalues) - slope.square() * variance
         spread = (rest.clamp(min=0) + spread.square()).sqrt()
         mean = self.mean.flatten().numpy()
-        x_0, weight = _normal_pieces(mean, variance.sqrt().numpy())
+        x_0, weight = _normal_quadrature(mean, variance.sqrt().numpy())
         nll = _expected_nll(x_0, mean + slope.numpy() * (x_0 - mean), spread.numpy(), sigma)
         return float((weight * nll).sum())
 
 
 class Denoiser:
-    """A Gaussian's exact denoiser as a `diffusion.Network`; see `Gaussian.network`."""
+    """The exact denoiser of a Gaussian as a `diffusion.Network`; see `Gaussian.network`."""
 
     def __init__(self, gaussian: Gaussian, schedule: Schedule, prediction: Prediction) -> None:
         self.prediction = prediction
@@ -299,10 +311,13 @@ class Denoiser:
         self._tables[:, times] = torch.stack(tables)[:, 1:]
 
     def __call__(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        """Predict from ``x_t [batch, channels, side, side]`` at 0-based times ``[batch]`` or ``[1]``, in its
-        dtype.
+        """Return the prediction from ``x_t``, in its dtype.
+
+        Args:
+            x_t: noisy images, shape ``[batch, channels, side, side]``.
+            timestep: 0-based times, shape ``[batch]`` or ``[1]``.
         """
-        mean, eigenvalues, basis, tables = self._on(x_t)
+        mean, eigenvalues, basis, tables = self._constants(x_t)
         alpha_bar, noise, weight_x_0, weight_x_t = tables[:, timestep].unsqueeze(-1)
         flat = x_t.flatten(1)
         whitened = (flat - alpha_bar.sqrt() * mean) @ basis / (alpha_bar * eigenvalues + noise)
@@ -311,18 +326,20 @@ class Denoiser:
         x_0 = mean + (alpha_bar.sqrt() * eigenvalues * whitened) @ basis.T
         return (x_0 if self.prediction == "x0" else weight_x_0 * x_0 + weight_x_t * flat).reshape(x_t.shape)
 
-    def _on(self, x: Tensor) -> tuple[Tensor, ...]:
-        key = (x.device, x.dtype)
+    def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Return mean, eigenvalues, basis and tables in the dtype and on the device of ``like``."""
+        key = (like.device, like.dtype)
         if key not in self._cast:
             self._cast[key] = tuple(tensor.to(*key) for tensor in (*self._double, self._tables))
         return self._cast[key]
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return ``|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)``, in squared units of [-1, 1].
+    """Return ``|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)`` in squared units of [-1, 1].
 
-    The last trace is the sum of the singular values of ``A^1/2 B^1/2``, which stays accurate for singular
-    covariances (Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982).
+    The trace of the root is the sum of the singular values of ``A^1/2 B^1/2``, which stays accurate for
+    singular covariances (Dowson and Landau, "The Frechet distance between multivariate normal distributions",
+    1982).
     """
     product = a.eigenvalues.sqrt()[:, None] * (a.basis.T @ b.basis) * b.eigenvalues.sqrt()
     overlap = torch.linalg.svdvals(product).sum()
@@ -330,8 +347,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def _gains(schedule: Schedule, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, per t and eigenvector, how far x0_hat follows x_t, and what share of ``x_0 - mean`` it
-    misses.
+    """Return the weight of x_t in x0_hat and the share of ``x_0 - mean`` that x0_hat misses, ``[T, D]`` each.
+
+    Both are given in the coordinates of the eigenvectors.
     """
     alpha_bar = schedule.alpha_bar[1:, None]
     total = alpha_bar * eigenvalues + (1 - alpha_bar)
@@ -339,14 +357,15 @@ def _gains(schedule: Schedule, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _summed_error(schedule: Schedule, eigenvalues: Tensor, squares: Tensor) -> Tensor:
-    """Return E|x_0 - x0_hat|^2, ``[image, T]``, from squared coordinates ``[image, D]`` of ``x_0 - mean``."""
+    """Return E|x_0 - x0_hat|^2 ``[image, T]`` from squared coordinates ``[image, D]`` of ``x_0 - mean``."""
     gain, bias = _gains(schedule, eigenvalues)
     return squares @ bias.square().T + (1 - schedule.alpha_bar[1:]) * gain.square().sum(1)
 
 
 def _kl(schedule: Schedule, variance: Tensor, error: Tensor, size: int) -> Tensor:
-    """Return the KL terms of Eq. 5, ``[image, T]``, from the expected squared error; column 0 is to be filled
-    in.
+    """Return the KL terms of Eq. 5, ``[image, T]``, from the expected squared error of x0_hat.
+
+    Column 0, the decoder's term, is left at zero for the caller to fill in.
     """
     terms = torch.zeros_like(error)
     ratio = schedule.beta_tilde[2:] / variance[2:]
@@ -356,20 +375,20 @@ def _kl(schedule: Schedule, variance: Tensor, error: Tensor, size: int) -> Tenso
 
 
 def _prior(schedule: Schedule, squares: Tensor, size: int) -> Tensor:
-    """Return KL(q(x_T | x_0) || N(0, I)), nats per image, from E|x_0|^2."""
+    """Return KL(q(x_T | x_0) || N(0, I)) in nats per image from E|x_0|^2."""
     alpha_bar = schedule.alpha_bar[-1]
     return 0.5 * (alpha_bar * squares + size * (-alpha_bar - torch.log1p(-alpha_bar)))
 
 
-def _normal_pieces(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Return nodes and weights ``[node, D]`` for expectations over N(mean, deviation^2).
+def _normal_quadrature(mean: Array, deviation: Array) -> tuple[Array, Array]:
+    """Return nodes and weights, each ``[node, D]``, for expectations over N(mean, deviation^2).
 
-    The function need only be smooth on each kind of the decoder's bins, which meet at ``|x_0| = 1 - 1/255``.
+    The function under the expectation must be smooth for inner and for outer bins of the decoder; these meet
+    at ``|x_0| = 1 - 1/255``.
     """
     nodes, weights = (column[:, None] for column in roots_legendre(LEGENDRE_NODES))
-    scale = np.maximum(
-        deviation, np.finfo(np.float64).tiny
-    )  # of a constant element: all its nodes are its mean
+    # where the deviation is zero, all nodes are the mean
+    scale = np.maximum(deviation, np.finfo(np.float64).tiny)
     edges = [np.full_like(mean, -LEGENDRE_REACH)]
     edges += [
         np.clip((edge - mean) / scale, -LEGENDRE_REACH, LEGENDRE_REACH) for edge in (BIN / 2 - 1, 1 - BIN / 2)
@@ -383,8 +402,8 @@ def _normal_pieces(mean: Array, deviation: Array) -> tuple[Array, Array]:
 def _expected_nll(x_0: Array, mean: Array, spread: Array, sigma: float) -> Array:
     """Return E[-log p(x_0)] per element for a decoder of mean N(mean, spread^2) and standard deviation sigma.
 
-    Gauss-Hermite quadrature; the number of nodes doubles until no result moves by 1e-9 nats (or 1e-13 of
-    itself).
+    This is Gauss-Hermite quadrature. The number of nodes doubles until no result moves by 1e-9 nats or more,
+    or for large results by 1e-13 of itself.
     """
     previous = np.full(x_0.shape, np.inf)
     for count in HERMITE_NODES:
@@ -404,10 +423,10 @@ def _expected_nll(x_0: Array, mean: Array, spread: Array, sigma: float) -> Array
 
 
 def _bin_nll(x_0: Array, mean: Array, sigma: float) -> Array:
-    """Return -log of the Gaussian's mass on the bin of ``x_0``, Eq. 13, nats per element."""
+    """Return -log of the Gaussian's mass on the bin of ``x_0``, Eq. 13, in nats per element."""
     upper = np.where(x_0 > 1 - BIN / 2, np.inf, (x_0 + BIN / 2 - mean) / sigma)
     lower = np.where(x_0 < -1 + BIN / 2, -np.inf, (x_0 - BIN / 2 - mean) / sigma)
-    right = lower > 0  # mirror to the left tail, where logarithms of the CDF keep their digits
+    right = lower > 0  # mirrored to the left tail, where logarithms of the CDF keep their digits
     log_upper = log_ndtr(np.where(right, -lower, upper))
     log_lower = log_ndtr(np.where(right, -upper, lower))
     return np.asarray(-(log_upper + np.log1p(-np.exp(log_lower - log_upper))))

@@ -1,9 +1,11 @@
-"""Sampling: ancestral and strided chains, x0_hat trajectories, interpolation.
+"""Samplers of the reverse process, trajectories of x0_hat, and interpolation.
 
-The noise of image k at time t is a function of (seed, k, t), so image k never depends on how many are drawn,
-in which batches or by how many processes. Images are returned in [-1, 1] before they are clipped or rounded.
+A sampler's ``step`` is the equation that leads from x_t to x_{t-1}. The noise of image k at time t is a
+function of (seed, k, t), so that image k never depends on how many images are drawn, in which batches, or by
+how many processes. Images are returned in [-1, 1] before they are clipped or rounded.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,90 +17,142 @@ from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import Method
 
 Observer = Callable[[int, Tensor], None]
-"""Called at each step with t and x0_hat."""
+"""A function that is called at each step with t and x0_hat."""
 
-START = 0  # the time under which x_T is drawn; noise of the steps is drawn under 1..T of the full chain
+START = 0  # x_T is drawn under this time; the noise of the steps is drawn under 1..T of the full chain
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A reverse chain ready to run.
+class Sampler(ABC):
+    """A sampler of the reverse process, which visits every step of the process' schedule.
 
     Attributes:
-        process: p_theta on the steps to be visited, usually with x_0 estimates clipped.
-        seed: of all noise.
-        method: ``ancestral`` (Algorithm 2) or ``ddim`` (Song et al. 2021, Eq. 12, with ``eta``).
-        eta: scale of DDIM's noise; 0 is deterministic.
+        process: p_theta on the steps to be visited, usually with clipped estimates of x_0.
+        seed: the seed of all noise.
     """
 
     process: ReverseProcess
     seed: int
-    method: Method = "ancestral"
-    eta: float = 0.0
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps from noise to image, T of the process' schedule."""
+        return self.process.schedule.timesteps
+
+    @abstractmethod
+    def step(self, p: ReverseStep, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Draw x_{t-1} given x_t.
+
+        Args:
+            p: the reverse process at ``x_t`` and ``t``.
+            x_t: the images at time t, shape ``[batch, channels, side, side]``.
+            t: the time, int64 of shape ``[1]``.
+            ids: the ids of the images, int64 of shape ``[batch]``, which select the noise.
+        """
 
     def start(self, ids: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return x_T ~ N(0, I) for images ``ids`` (int64 ``[batch]``), shape ``[batch, *shape]``."""
+        """Draw x_T ~ N(0, I) for the images ``ids`` (int64 ``[batch]``), shape ``[batch, *shape]``."""
         return normal(self.seed, Stream.SAMPLE, ids, torch.full_like(ids[:1], START), shape, dtype)
 
     def run(
         self, x: Tensor, ids: Tensor, first: int | None = None, observe: Observer | None = None
     ) -> Tensor:
-        """Denoise from time ``first`` (default T) to 0.
+        """Denoise images from the time ``first`` to 0.
 
         Args:
-            x: images at time ``first``, shape ``[batch, channels, side, side]``.
-            ids: int64 ids of the images, shape ``[batch]``.
-            first: time of ``x`` in the chain.
-            observe: sees x0_hat at each step.
+            x: the images at time ``first``, shape ``[batch, channels, side, side]``.
+            ids: the ids of the images, int64 of shape ``[batch]``.
+            first: the time of ``x`` in the chain; T if it is not given.
+            observe: a function that is called at each step with t and x0_hat.
 
         Returns:
-            x_0, unclipped, shaped like ``x``.
+            x_0, not clipped, shaped like ``x``.
         """
-        for t in range(first or self.process.schedule.timesteps, 0, -1):
+        for t in range(first or self.num_steps, 0, -1):
             time = torch.full_like(ids[:1], t)
-            step = self.process(x, time)
+            p = self.process(x, time)
             if observe is not None:
-                observe(t, step.x_0_hat)
-            x = self.step(step, x, time, ids)
+                observe(t, p.x_0_hat)
+            x = self.step(p, x, time, ids)
         return x
 
-    def step(self, step: ReverseStep, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """Draw x_{t-1} from one reverse step; the last step is the mean without noise."""
-        if self.method == "ddim":
-            return self._ddim(step, x_t, t, ids)
-        if int(t) == 1:
-            return step.mean
-        return step.mean + torch.exp(0.5 * step.log_variance) * self._noise(ids, t, x_t)
-
-    def _ddim(self, step: ReverseStep, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        schedule = self.process.schedule
-        previous = at(schedule.alpha_bar, t - 1, x_t)
-        sigma = self.eta * at(schedule.beta_tilde.sqrt(), t, x_t)
-        eps = eps_from_x_0(schedule, x_t, t, step.x_0_hat)
-        x = previous.sqrt() * step.x_0_hat + (1 - previous - sigma**2).clamp(min=0).sqrt() * eps
-        return x if self.eta == 0 or int(t) == 1 else x + sigma * self._noise(ids, t, x_t)
-
-    def _noise(self, ids: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    def noise(self, ids: Tensor, t: Tensor, like: Tensor) -> Tensor:
+        """Draw the standard normal noise of the step at ``t``, shaped like the images ``like``."""
         time = self.process.schedule.network_time.to(t.device)[t] + 1
         return normal(self.seed, Stream.SAMPLE, ids, time, tuple(like.shape[1:]), like.dtype)
 
 
-@torch.inference_mode()
-def draw(chain: Chain, ids: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Draw samples ``ids`` (int64 ``[batch]``): shape ``[batch, *shape]``, nominally in [-1, 1],
-    unclipped.
+@dataclass(frozen=True)
+class AncestralSampler(Sampler):
+    """Ancestral sampling, Algorithm 2 of Ho, Jain, Abbeel (2020)."""
+
+    def step(self, p: ReverseStep, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Return ``x_{t-1} = mu_theta(x_t, t) + sigma_t z`` with z = 0 at t = 1 (Algorithm 2, line 4)."""
+        if int(t) == 1:
+            return p.mean
+        return p.mean + torch.exp(0.5 * p.log_variance) * self.noise(ids, t, x_t)
+
+
+@dataclass(frozen=True)
+class DDIMSampler(Sampler):
+    """The sampler of Song, Meng, Ermon, "Denoising diffusion implicit models", ICLR 2021, arXiv:2010.02502.
+
+    Attributes:
+        eta: the scale of the noise, from 0 (deterministic) to 1 (that of ``fixed-small``).
     """
-    return chain.run(chain.start(ids, shape), ids)
+
+    eta: float = 0.0
+
+    def step(self, p: ReverseStep, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Return ``x_{t-1} = sqrt(a) x0_hat + sqrt(1 - a - sigma^2) eps + sigma z`` (Eq. 12), z = 0 at t = 1.
+
+        Here a is alpha_bar_{t-1} and sigma is eta times the square root of beta_tilde_t (their Eq. 16).
+        """
+        schedule = self.process.schedule
+        alpha_bar = at(schedule.alpha_bar, t - 1, x_t)
+        sigma = self.eta * at(schedule.beta_tilde.sqrt(), t, x_t)
+        eps = eps_from_x_0(schedule, x_t, t, p.x_0_hat)
+        mean = alpha_bar.sqrt() * p.x_0_hat + (1 - alpha_bar - sigma**2).clamp(min=0).sqrt() * eps
+        return mean if self.eta == 0 or int(t) == 1 else mean + sigma * self.noise(ids, t, x_t)
+
+
+SAMPLERS: dict[Method, type[Sampler]] = {"ancestral": AncestralSampler, "ddim": DDIMSampler}
+
+
+def make_sampler(process: ReverseProcess, seed: int, method: Method) -> Sampler:
+    """Return the sampler of this name; ``ddim`` is the deterministic one, with eta = 0.
+
+    Raises:
+        ValueError: if there is no sampler of this name.
+    """
+    if method not in SAMPLERS:
+        raise ValueError(f"there is no sampler {method!r} (the samplers are {', '.join(SAMPLERS)})")
+    return SAMPLERS[method](process, seed)
+
+
+@torch.inference_mode()
+def draw(sampler: Sampler, ids: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw the samples ``ids``, which are nominally in [-1, 1] and not clipped.
+
+    Args:
+        sampler: the sampler.
+        ids: the ids of the samples, int64 of shape ``[batch]``.
+        shape: the shape of one image.
+
+    Returns:
+        The samples, float32 of shape ``[batch, *shape]``.
+    """
+    return sampler.run(sampler.start(ids, shape), ids)
 
 
 @torch.inference_mode()
 def trajectory(
-    chain: Chain, ids: Tensor, shape: tuple[int, ...], times: Sequence[int]
+    sampler: Sampler, ids: Tensor, shape: tuple[int, ...], times: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Draw samples and keep x0_hat at the given times (Fig. 6).
+    """Draw the samples ``ids`` and keep x0_hat at the given times (Fig. 6).
 
     Returns:
-        The estimates, shape ``[len(times), batch, *shape]`` in the order of ``times``, and the samples
+        The estimates, shape ``[len(times), batch, *shape]`` in the order of ``times``, and the samples, shape
         ``[batch, *shape]``.
     """
     kept: dict[int, Tensor] = {}
@@ -108,29 +162,29 @@ def trajectory(
         if t in wanted:
             kept[t] = x_0_hat.clone()
 
-    x_0 = chain.run(chain.start(ids, shape), ids, observe=observe)
+    x_0 = sampler.run(sampler.start(ids, shape), ids, observe=observe)
     return torch.stack([kept[t] for t in times]), x_0
 
 
 @torch.inference_mode()
-def interpolate(chain: Chain, source: Tensor, target: Tensor, t: int, weights: Sequence[float]) -> Tensor:
-    """Interpolate between images in the latent space of time t (Fig. 8): encode with q, mix, decode with p.
+def interpolate(sampler: Sampler, source: Tensor, target: Tensor, t: int, weights: Sequence[float]) -> Tensor:
+    """Interpolate between images in the latent space of time t (Fig. 8).
 
-    Source and target are diffused with the same noise, and all mixtures of a pair are decoded with the same
-    noise.
+    Both images are encoded with q, mixed, and decoded with p. The source and the target are diffused with the
+    same noise, and all mixtures of a pair are decoded with the same noise.
 
     Args:
-        chain: the reverse chain.
+        sampler: the sampler that decodes.
         source: images in [-1, 1], shape ``[pair, channels, side, side]``.
-        target: the same shape.
-        t: time to diffuse to, 1..T; decoding starts at this very time.
-        weights: of the target, in [0, 1].
+        target: images of the same shape.
+        t: the time to diffuse to, in 1..T, at which decoding starts.
+        weights: the weights of the target, in [0, 1].
 
     Returns:
         Shape ``[len(weights), pair, channels, side, side]``.
     """
     ids = torch.arange(len(source), device=source.device)
     time = torch.full_like(ids[:1], t)
-    noise = normal(chain.seed, Stream.INTERPOLATE, ids, time, tuple(source.shape[1:]), source.dtype)
-    a, b = (q_sample(chain.process.schedule, x, time, noise) for x in (source, target))
-    return torch.stack([chain.run((1 - w) * a + w * b, ids, first=t) for w in weights])
+    noise = normal(sampler.seed, Stream.INTERPOLATE, ids, time, tuple(source.shape[1:]), source.dtype)
+    a, b = (q_sample(sampler.process.schedule, x, time, noise) for x in (source, target))
+    return torch.stack([sampler.run((1 - w) * a + w * b, ids, first=t) for w in weights])

@@ -1,14 +1,13 @@
-"""The denoising network: the U-Net of Ho, Jain, Abbeel (2020), appendix B, at any size.
+"""The denoising network, which is the U-Net of Ho, Jain, Abbeel (2020), appendix B, at any size.
 
-A PixelCNN++-like U-Net of wide residual blocks with GroupNorm, self-attention at chosen sides and a
-sinusoidal embedding of the time step added in every residual block. The modules carry the names of the
+It is a PixelCNN++-like U-Net of wide residual blocks with GroupNorm and with self-attention at chosen sides;
+a sinusoidal embedding of the time step is added in every residual block. The modules have the names of the
 published PyTorch conversion of the authors' weights (pesser/pytorch_diffusion), so that such a checkpoint is
 this network's state dict.
 
 Conventions: images are ``[batch, channels, side, side]`` in [-1, 1]; ``timestep`` is the paper's t minus one,
-    0..T-1, as
-the authors feed it to the network; the output has ``out_channels`` channels (twice the image's for a learned
-variance).
+0..T-1, as the authors feed it to the network; the output has ``out_channels`` channels, twice as many as the
+image for a learned variance.
 """
 
 import math
@@ -24,22 +23,23 @@ from ddpm_eval.spec import NetworkSpec
 NORM_EPSILON = 1e-6
 MAX_PERIOD = 10_000.0
 
-# Row k says which of a 3x3 kernel's rows meet when it slides over an image of doubled rows: see `Upsample`.
+# Row k marks the rows of a 3x3 kernel that meet when it slides over an image of doubled rows, see `Upsample`.
 _DOUBLED = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 _DOUBLED_KERNEL = torch.kron(_DOUBLED, _DOUBLED)  # the same for rows and columns, [16, 9]
 
 
 def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
-    """Embed time steps as sinusoids, ``[sin, cos]`` concatenated, frequencies spaced over ``width / 2 - 1``.
+    """Return the sinusoidal embedding of time steps, sines first and cosines behind them.
 
     Args:
-        timestep: shape ``[batch]``, 0-based.
-        width: number of channels, even and at least 4.
+        timestep: 0-based time steps, shape ``[batch]``.
+        width: the number of channels, even and at least 4.
 
     Returns:
-        Float32, shape ``[batch, width]``.
+        The embedding, float32 of shape ``[batch, width]``.
 
-    Source: Vaswani et al. (2017) as in the authors' code (which divides by ``half - 1``, not ``half``).
+    Source: Vaswani et al. (2017) as in the authors' code, which divides by ``width / 2 - 1`` instead of
+    ``width / 2``.
     """
     half = width // 2
     frequency = torch.exp(torch.arange(half, device=timestep.device) * (-math.log(MAX_PERIOD) / (half - 1)))
@@ -48,12 +48,12 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Apply SiLU; ``x`` is overwritten where no gradient is needed."""
+    """Return SiLU of ``x``, which is overwritten where no gradient is needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with pre-activation GroupNorm-SiLU, the time embedding added between them."""
+    """Two 3x3 convolutions, each after GroupNorm and SiLU, with the time embedding added between them."""
 
     def __init__(
         self, in_channels: int, out_channels: int, embedding: int, groups: int, dropout: float
@@ -70,8 +70,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
         """Map ``[batch, in, side, side]`` to ``[batch, out, side, side]``.
 
-        ``shift`` is ``temb_proj`` of the activated time embedding, ``[batch, out]`` or ``[1, out]``: see
-        `UNet.shifts`.
+        ``shift`` is ``temb_proj`` of the activated time embedding, of shape ``[batch, out]`` or ``[1, out]``,
+        see `UNet.shifts`.
         """
         h = self.conv1(activate(self.norm1(x)))
         h += shift[:, :, None, None]
@@ -109,8 +109,9 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the side by a stride-2 convolution, padded on the right and bottom only, as TensorFlow's SAME
-    does.
+    """A convolution of stride 2, which halves the side.
+
+    The image is padded on the right and at the bottom only, as TensorFlow does with SAME.
     """
 
     def __init__(self, channels: int) -> None:
@@ -123,11 +124,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the side by nearest-neighbour interpolation and a 3x3 convolution.
+    """Nearest-neighbour interpolation and a 3x3 convolution, which double the side.
 
-    On a CPU the two are computed as one transposed convolution, which spares the products that meet the same
-    pixel twice: 4 instead of 9 per output. (On a GPU cuDNN's transposed convolutions need not be
-    deterministic.)
+    On a CPU the two are computed as one transposed convolution. It has 4 instead of 9 products per output,
+    since products that meet the same pixel twice are spared. On a GPU this is not done, because cuDNN's
+    transposed convolutions need not be deterministic.
     """
 
     def __init__(self, channels: int) -> None:
@@ -169,7 +170,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the lowest resolution."""
+    """A residual block, attention, and another residual block, at the lowest resolution."""
 
     def __init__(self, channels: int, embedding: int, groups: int, dropout: float) -> None:
         super().__init__()
@@ -197,17 +198,17 @@ class TimeEmbedding(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network of the paper; see the module's header for conventions.
+    """The network of the paper, with the conventions in the module's header.
 
     Args:
-        network: widths, blocks, attention.
-        channels: of the images.
-        side: of the images in pixels, divisible by ``2 ** (len(multipliers) - 1)``.
+        network: its widths, blocks and attention.
+        channels: the number of channels of the images.
+        side: the side of the images in pixels, divisible by ``2 ** (len(multipliers) - 1)``.
         out_channels: ``channels``, or ``2 * channels`` with a learned variance.
-        seed: of the initialisation, which leaves the global generator untouched.
+        seed: the seed of the initial weights. The global generator is left as it was.
 
     Raises:
-        ValueError: if ``side`` cannot be halved as often as the multipliers ask.
+        ValueError: if ``side`` cannot be halved as often as the multipliers require.
     """
 
     def __init__(
@@ -215,22 +216,26 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         network.check_side(side)
-        self.network, self.channels, self.side, self.out_channels = network, channels, side, out_channels
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the layers draw initial values of their own, which are overwritten
+        self.network = network
+        self.channels = channels
+        self.side = side
+        self.out_channels = out_channels
+        # the layers draw initial values from the global generator, which `initialise` overwrites
+        with torch.random.fork_rng(devices=[]):
             self._build()
         self.initialise(seed)
 
     def _build(self) -> None:
-        network, base = self.network, self.network.base_channels
+        network = self.network
+        base = network.base_channels
         widths = [base * m for m in network.multipliers]
         last = len(widths) - 1
         self.temb = TimeEmbedding(base, 4 * base)
         self.conv_in = nn.Conv2d(self.channels, base, 3, padding=1)
 
         self.down = nn.ModuleList()
-        skips, width = [base], base
+        skips = [base]
+        width = base
         for level, out in enumerate(widths):
             inputs = [width] + [out] * (network.blocks - 1)
             self.down.append(self._level(level, inputs, out, Downsample(out) if level < last else None))
@@ -251,14 +256,16 @@ class UNet(nn.Module):
 
     def _level(self, level: int, inputs: list[int], out: int, resample: nn.Module | None) -> Level:
         network = self.network
-        embedding, groups = 4 * network.base_channels, network.norm_groups
+        embedding = 4 * network.base_channels
+        groups = network.norm_groups
         blocks = [ResidualBlock(width, out, embedding, groups, network.dropout) for width in inputs]
         attends = self.side >> level in network.attention_sides
         return Level(blocks, [AttentionBlock(out, groups) for _ in inputs] if attends else [], resample)
 
     def initialise(self, seed: int) -> None:
-        """Set all weights as the authors do: uniform, variance 1 / fan_avg; the last layer of every branch
-        zero.
+        """Set all weights as the authors do.
+
+        They are uniform with variance 1 / fan_avg, but zero in the last layer of every branch.
         """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
@@ -270,14 +277,14 @@ class UNet(nn.Module):
                 nn.init.zeros_(module.weight)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        """Predict from a noisy image.
+        """Return the prediction from noisy images.
 
         Args:
             x: noisy images, shape ``[batch, channels, side, side]``.
             timestep: 0-based time steps, shape ``[batch]``, or ``[1]`` when all images share one.
 
         Returns:
-            Shape ``[batch, out_channels, side, side]``.
+            The prediction, shape ``[batch, out_channels, side, side]``.
         """
         down, up = self._levels()
         shifts = self.shifts(timestep)
@@ -302,8 +309,9 @@ class UNet(nn.Module):
         return self.conv_out(activate(self.norm_out(h)))
 
     def shifts(self, timestep: Tensor) -> Iterator[Tensor]:
-        """Yield what the time adds in each residual block, in their order of use; all come from one matrix
-        product.
+        """Return the shift that the time adds in each residual block, in the blocks' order of use.
+
+        All shifts come from one matrix product.
         """
         down, up = self._levels()
         parts: list[Level | Middle] = [*down, self.mid, *up]
@@ -319,6 +327,6 @@ class UNet(nn.Module):
 
 
 def parameter_count(network: NetworkSpec, channels: int, side: int, out_channels: int) -> int:
-    """Count the parameters without allocating them."""
+    """Return the number of parameters, which are not allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in UNet(network, channels, side, out_channels).parameters())

@@ -1,7 +1,9 @@
-"""The paper's maths against Bayes' rule, torch.distributions, diffusers, numerical integration, and its
-published anchors.
+"""The paper's mathematics against independent implementations, identities, and published numbers.
+
+The references are Bayes' rule, torch.distributions, diffusers, numerical integration and `literal_bound`.
 """
 
+import itertools
 import math
 import warnings
 
@@ -28,7 +30,7 @@ from ddpm_eval.model.diffusion import (
     x_0_from_eps,
     x_0_from_mean,
 )
-from ddpm_eval.model.samplers import Chain
+from ddpm_eval.model.samplers import AncestralSampler
 from ddpm_eval.spec import DiffusionSpec
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
@@ -108,9 +110,8 @@ def test_fixed_variances_are_the_authors():
         beta = literal.linear_beta(1000, 1e-4, 0.02)
         assert float(large[t]) == pytest.approx(literal.reverse_variance(beta, t, "fixed-large"), rel=1e-9)
         assert float(small_[t]) == pytest.approx(literal.reverse_variance(beta, t, "fixed-small"), rel=1e-9)
-    assert math.sqrt(large[1]) * 127.5 == pytest.approx(
-        0.942, abs=5e-4
-    )  # shared/paper: std on the 0-255 scale
+    # shared/paper: the standard deviation on the scale 0-255
+    assert math.sqrt(large[1]) * 127.5 == pytest.approx(0.942, abs=5e-4)
 
 
 def test_respacing_keeps_the_marginals_and_composes():
@@ -158,8 +159,8 @@ def test_evenly_spaced_refuses_impossible_counts(count):
 
 
 def test_posterior_is_bayes_rule_pointwise():
-    # log q(x_{t-1} | x_t, x_0) = log q(x_t | x_{t-1}) + log q(x_{t-1} | x_0) - log q(x_t | x_0) anywhere, for
-    # every t > 1
+    # log q(x_{t-1} | x_t, x_0) = log q(x_t | x_{t-1}) + log q(x_{t-1} | x_0) - log q(x_t | x_0) at every
+    # point and for every t > 1
     t = torch.arange(2, 1001)
     x_0, x_s, x_t = randn(3, len(t))
     alpha_bar, beta = PAPER.alpha_bar, PAPER.beta
@@ -175,10 +176,8 @@ def test_diffusing_step_by_step_is_diffusing_at_once():
     schedule = small()
     mean, variance = 1.0, 0.0
     for t in range(1, 13):
-        mean, variance = (
-            mean * math.sqrt(1 - schedule.beta[t]),
-            variance * (1 - schedule.beta[t]) + schedule.beta[t],
-        )
+        mean = mean * math.sqrt(1 - schedule.beta[t])
+        variance = variance * (1 - schedule.beta[t]) + schedule.beta[t]
         x_0, eps = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
         assert float(q_sample(schedule, x_0, torch.tensor([t]), eps)) == pytest.approx(mean)
         assert float(q_sample(schedule, 0 * x_0, torch.tensor([t]), eps + 1)) ** 2 == pytest.approx(
@@ -231,7 +230,7 @@ def test_prior_of_the_cifar10_test_images_is_the_papers(cifar10_npz):
 
 
 def variance_floor(name):
-    """KL per element in bits, for t = 2..T, of a reverse process whose mean is exact."""
+    """Return the KL per element in bits, for t = 2..T, of a reverse process whose mean is exact."""
     zero = torch.zeros(999, dtype=torch.float64)
     return gaussian_kl(zero, PAPER.beta_tilde[2:].log(), PAPER.fixed_variance(name)[2:].log()) / BITS
 
@@ -257,7 +256,7 @@ def test_the_decoders_256_bins_sum_to_one(decoder, mean, sigma):
 
 
 def test_a_quantised_gaussian_of_the_decoders_width_has_entropy_2_02_bits():
-    # its mean anywhere within a level, averaged; far from the outer bins
+    # averaged over means anywhere within a level, far from the outer bins
     offsets = torch.linspace(-0.5, 0.5, 101, dtype=torch.float64)[:-1, None] / 127.5
     log_variance = PAPER.fixed_variance("fixed-large")[1].log()
     nll = decoder_nll(LEVELS.expand(100, -1), (LEVELS[128] + offsets).expand(-1, 256), log_variance)
@@ -307,8 +306,9 @@ def decoder_gradients(x_0, mean, log_variance):
 
 
 def decoder_cases(dtype=torch.float64):
-    """Every level against means near and far, and log variances from a spike to a plain; shape [log variance,
-    mean, level].
+    """Return every level with means near and far and log variances small and large.
+
+    The shape is [log variance, mean, level].
     """
     offsets = torch.tensor(
         [-100.0, -3, -0.5, -0.05, -0.004, 0, 0.0039, 0.02, 0.3, 2, 50], dtype=torch.float64
@@ -390,8 +390,8 @@ def test_eq_3_is_eq_5_for_every_trajectory():
 
 
 def test_eq_3_is_eq_5_in_expectation():
-    # One-pixel images, 200,000 trajectories: the sampled log ratios of Eq. 3 against KL terms, decoder and
-    # prior of Eq. 5
+    # 200,000 trajectories of one-pixel images: the sampled log ratios of Eq. 3 against the KL terms, decoder
+    # and prior of Eq. 5
     schedule, n = small(5), 200_000
     process = ReverseProcess(
         some_network, schedule, "eps", schedule.fixed_variance("fixed-large"), clip=False
@@ -416,7 +416,7 @@ def test_eq_3_is_eq_5_in_expectation():
 
 
 def network_predicting(prediction, schedule, eps_network):
-    """The network that says in ``prediction`` what ``eps_network`` says in eps."""
+    """Return the network that predicts as ``prediction`` what ``eps_network`` predicts as eps."""
 
     def predict(x_t, timestep):
         t = timestep + 1
@@ -464,17 +464,10 @@ def test_every_term_agrees_with_the_literal_implementation(prediction, clip, var
         x_t = q_sample(schedule, x_0, time, eps[t - 1 : t])
         step = process(x_t, time)
         found = float(bound_term(schedule, step, x_0, x_t, time, decoder))
-        arguments = (
-            beta,
-            levels.flatten().tolist(),
-            eps[t - 1].flatten().tolist(),
-            t,
-            network,
-            prediction,
-            variance,
-            clip,
+        flat, flat_eps = levels.flatten().tolist(), eps[t - 1].flatten().tolist()
+        term, error = literal.bound_term(
+            beta, flat, flat_eps, t, network, prediction, variance, clip, decoder
         )
-        term, error = literal.bound_term(*arguments, decoder)
         assert found == pytest.approx(term, rel=1e-9, abs=1e-10)  # both float64; quadrature to 1e-12
         assert float((step.x_0_hat - x_0).square().mean()) == pytest.approx(error, rel=1e-9)
     assert float(prior_kl(schedule, x_0)) == pytest.approx(
@@ -492,10 +485,8 @@ def test_a_respaced_chain_has_the_bound_of_its_own_literal_chain():
     process = ReverseProcess(some_network, chain, "eps", chain.fixed_variance("fixed-large"), clip=False)
     for t, full_t in ((1, 2), (2, 5), (3, 12)):
 
-        def network(x, _, full_t=full_t):
-            return [
-                math.sin(1.7 * v) * 0.8 + 0.05 * full_t for v in x
-            ]  # it is told the time of the full chain
+        def network(x, _, full_t=full_t):  # it is given the time of the full chain
+            return [math.sin(1.7 * v) * 0.8 + 0.05 * full_t for v in x]
 
         eps, time = randn(1, 1, 2, 2, seed=t), torch.tensor([t])
         x_t = q_sample(chain, x_0, time, eps)
@@ -519,7 +510,7 @@ def test_bound_term_selects_decoder_or_divergence_by_time():
     torch.testing.assert_close(terms[1:], kl_term(schedule, step, x_0, x_t, t)[1:])
 
 
-# Reading the network
+# The reverse process
 
 
 def test_clipping_limits_the_estimate_and_the_mean_except_under_mu_prediction():
@@ -536,6 +527,16 @@ def test_clipping_limits_the_estimate_and_the_mean_except_under_mu_prediction():
             assert torch.equal(clipped.mean, free.mean)
         else:
             torch.testing.assert_close(clipped.mean, q_posterior_mean(schedule, clipped.x_0_hat, x_t, t))
+
+
+def test_one_evaluation_of_the_network_serves_processes_of_other_clipping_and_variance():
+    schedule, x_t, t = small(), 5 * randn(2, 1, 4, 4), torch.tensor([3, 7])
+    output = some_network(x_t, t - 1)
+    for clip, variance in itertools.product((False, True), ("fixed-large", "fixed-small")):
+        process = ReverseProcess(some_network, schedule, "eps", schedule.fixed_variance(variance), clip)
+        found, expected = process.p_mean_variance(output, x_t, t), process(x_t, t)
+        for name in ("mean", "log_variance", "x_0_hat", "prediction"):
+            assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
 def test_learned_variances_are_read_from_the_second_half_of_channels():
@@ -566,14 +567,14 @@ def test_learned_variances_are_read_from_the_second_half_of_channels():
     assert float(first[0, 0, 0, 0]) == pytest.approx(math.log(schedule.beta_tilde[2]))
 
 
-def test_the_network_is_told_zero_based_times_of_the_full_chain():
-    heard = []
+def test_the_network_is_given_zero_based_times_of_the_full_chain():
+    given = []
     chain = small().respaced([4, 9, 12])
     process = ReverseProcess(
-        lambda x, time: heard.append(time.tolist()) or x, chain, "x0", chain.beta, clip=False
+        lambda x, time: given.append(time.tolist()) or x, chain, "x0", chain.beta, clip=False
     )
     process(randn(3, 1, 2, 2), torch.tensor([1, 2, 3]))
-    assert heard == [[3, 8, 11]]
+    assert given == [[3, 8, 11]]
 
 
 # Training losses
@@ -620,9 +621,8 @@ def test_learned_variance_gradient_is_finite_at_every_time_in_single_precision()
     schedule, (_, image) = PAPER, random_images(1, 1, 4, 4)
     t = torch.tensor([1, 2, 3, 500, 1000])
     x_0 = image.float().expand(5, -1, -1, -1)
-    head = torch.zeros(
-        5, 2, 4, 4, requires_grad=True
-    )  # the log variance starts at 0, as with a zero-initialised layer
+    # the log variance starts at 0, as with a zero-initialised layer
+    head = torch.zeros(5, 2, 4, 4, requires_grad=True)
     process = ReverseProcess(lambda x, _: head, schedule, "eps", "learned", clip=False)
     loss = training_loss(process, "vlb", x_0, t, randn(5, 1, 4, 4).float())
     (gradient,) = torch.autograd.grad(loss.sum(), head)
@@ -661,16 +661,15 @@ def scheduler_of():
 def test_ancestral_step_agrees_with_diffusers(scheduler_of, monkeypatch, variance, clip, prediction):
     scheduler = scheduler_of(variance, clip, prediction)
     process = ReverseProcess(some_network, PAPER, prediction, PAPER.fixed_variance(variance), clip)
-    chain, ids = Chain(process, seed=3), torch.arange(2)
+    sampler, ids = AncestralSampler(process, seed=3), torch.arange(2)
     x_t = 1.5 * randn(2, 3, 4, 4)
     for t in (1, 2, 3, 10, 100, 500, 999, 1000):
         time = torch.tensor([t])
-        ours = chain.step(process(x_t, time), x_t, time, ids)
+        ours = sampler.step(process(x_t, time), x_t, time, ids)
         monkeypatch.setattr(
             "diffusers.schedulers.scheduling_ddpm.randn_tensor",
-            lambda *_, time=time, **__: chain._noise(ids, time, x_t),
+            lambda *_, time=time, **__: sampler.noise(ids, time, x_t),
         )
         theirs = scheduler.step(some_network(x_t, time - 1), t - 1, x_t).prev_sample
-        # float64 on both sides; at t = 1 both return the mean. x0_hat reaches 250 at t = 1000, where digits
-        # are lost
+        # both are float64; at t = 1 both return the mean; at t = 1000 x0_hat reaches 250, which loses digits
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

@@ -1,6 +1,4 @@
-"""The Gaussian oracle against dense linear algebra, exact cubature of the production code, and textbook
-formulas.
-"""
+"""The Gaussian model against linear algebra, exact cubature of production code, and textbook formulas."""
 
 import itertools
 import math
@@ -23,7 +21,7 @@ from ddpm_eval.model.diffusion import (
     q_sample,
 )
 from ddpm_eval.model.gaussian import Gaussian, frechet_distance
-from ddpm_eval.model.samplers import Chain
+from ddpm_eval.model.samplers import DDIMSampler
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import DiffusionSpec
 
@@ -48,14 +46,14 @@ def one_pixel(mean, deviation):
 
 
 def images(n, shape=(3, 2, 2), seed=1):
-    """8-bit images with both outer levels among them: nothing like the Gaussian."""
+    """Return 8-bit images with both outer levels among them, which are nothing like the Gaussian."""
     levels = torch.randint(0, 256, (n, *shape), generator=torch.Generator().manual_seed(seed))
     levels.view(-1)[:2] = torch.tensor([0, 255])
     return levels.double() / 127.5 - 1
 
 
 def dense_gain(data, schedule, t):
-    """The matrix that takes x_t - E x_t to E[x_0 | x_t] - mean."""
+    """Return the matrix that takes x_t - E x_t to E[x_0 | x_t] - mean."""
     a = float(schedule.alpha_bar[t])
     covariance = data.covariance.numpy()
     return math.sqrt(a) * covariance @ np.linalg.inv(a * covariance + (1 - a) * np.eye(data.dimensions))
@@ -125,9 +123,8 @@ def test_denoiser_is_the_conditional_expectation(schedule):
         x_t = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
         time = torch.tensor([t])
         shift = x_t - schedule.alpha_bar[t].sqrt() * data.mean
-        x_0 = data.mean + (shift.flatten(1) @ torch.from_numpy(dense_gain(data, schedule, t)).T).reshape(
-            x_t.shape
-        )
+        gain = torch.from_numpy(dense_gain(data, schedule, t))
+        x_0 = data.mean + (shift.flatten(1) @ gain.T).reshape(x_t.shape)
         expected = {
             "x0": x_0,
             "eps": eps_from_x_0(schedule, x_t, time, x_0),
@@ -164,9 +161,7 @@ def test_a_denoiser_serves_respaced_chains_and_knows_no_other_times():
 
 
 def cubature(dimensions):
-    """Points and equal weights that integrate polynomials of degree three over N(0, I) exactly: +-sqrt(D)
-    e_i.
-    """
+    """Return points and their equal weight, exact for polynomials of degree three over N(0, I)."""
     points = math.sqrt(dimensions) * torch.cat([torch.eye(dimensions), -torch.eye(dimensions)]).double()
     return points, 1 / (2 * dimensions)
 
@@ -195,8 +190,8 @@ def test_expected_divergences_and_errors_are_those_of_the_production_code(varian
 
 @pytest.mark.parametrize("schedule", [SMALL, PAPER], ids=["T=12", "T=1000"])
 def test_expected_decoder_term_is_that_of_the_production_code(schedule):
-    # two pixels: the whole pipeline at t = 1 integrated over both noises by a product Gauss-Hermite rule of
-    # 80 x 80 nodes
+    # two pixels: the production code at t = 1, integrated over both noises by a product Gauss-Hermite rule
+    # of 80 x 80 nodes
     data = gaussian((1, 1, 2))
     x = torch.tensor([[0, 255], [100, 110], [255, 254], [3, 128]]).reshape(4, 1, 1, 2) / 127.5 - 1.0
     x = x.double()
@@ -209,7 +204,7 @@ def test_expected_decoder_term_is_that_of_the_production_code(schedule):
         x_0 = x[i : i + 1].expand(len(noise), -1, -1, -1)
         x_1 = q_sample(schedule, x_0, time, noise)
         terms = bound_term(schedule, process(x_1, time), x_0, x_1, time.expand(len(noise)))
-        # the oracle promises 1e-9 nats per element; 1 - alpha_bar_1 = 1e-4 is known to 1e-12 of itself
+        # the expectation is precise to 1e-9 nats per element; 1 - alpha_bar_1 = 1e-4 to 1e-12 of itself
         assert float((weight * terms).sum()) == pytest.approx(float(exact.terms[i, 0]), rel=1e-11, abs=2e-9)
 
 
@@ -360,8 +355,8 @@ def test_dequantised_nll_bounds_the_bins_probability_from_above():
         stats.norm.cdf((flat + 1 / 255) / deviation) - stats.norm.cdf((flat - 1 / 255) / deviation)
     )
     gap = data.dequantised_nll(x).numpy() - exact
-    # Jensen's gap: half the variance of the log density over the bin, (x / sigma^2)^2 (2/255)^2 / 24 to
-    # leading order
+    # Jensen's gap is half the variance of the log density over the bin, to leading order
+    # (x / sigma^2)^2 (2/255)^2 / 24
     leading = (flat / deviation**2 * (2 / 255)) ** 2 / 24
     assert (gap > -1e-12).all()
     np.testing.assert_allclose(gap, leading, rtol=0.05, atol=1e-5)
@@ -390,16 +385,13 @@ def test_sampler_output_follows_from_the_affine_steps_of_the_production_code(pre
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 def test_ddim_output_follows_from_the_affine_steps_of_the_production_code(eta):
     data = gaussian((1, 2, 2))
-    chain = Chain(process_of(data, SMALL, "eps"), seed=0, method="ddim", eta=eta)
-    mean, covariance, ids = (
-        np.zeros(4),
-        np.eye(4),
-        torch.zeros(5, dtype=torch.int64),
-    )  # one id: all probes share their noise
+    sampler = DDIMSampler(process_of(data, SMALL, "eps"), seed=0, eta=eta)
+    mean, covariance = np.zeros(4), np.eye(4)
+    ids = torch.zeros(5, dtype=torch.int64)  # one id, so that all probes share their noise
     for t in range(12, 0, -1):
         probe = torch.cat([torch.zeros(1, 4), torch.eye(4)]).double().reshape(5, 1, 2, 2)
         time = torch.tensor([t])
-        value = chain.step(chain.process(probe, time), probe, time, ids).flatten(1).numpy()
+        value = sampler.step(sampler.process(probe, time), probe, time, ids).flatten(1).numpy()
         sigma = eta * math.sqrt(float(SMALL.beta_tilde[t]))
         noise = normal(0, Stream.SAMPLE, ids[:1], time, (4,), torch.float64)[0].numpy()
         matrix = (value[1:] - value[0]).T
@@ -447,7 +439,7 @@ def test_frechet_distance_of_commuting_and_singular_covariances():
 
 
 @pytest.mark.slow
-def test_an_oracle_fitted_to_cifar10(cifar10_npz):
+def test_a_gaussian_fitted_to_cifar10(cifar10_npz):
     with np.load(cifar10_npz) as stored:
         levels = torch.from_numpy(stored["x_test"][:4000])
     x = to_model_range(levels).double()
@@ -458,15 +450,15 @@ def test_an_oracle_fitted_to_cifar10(cifar10_npz):
     entropy = 0.5 * (float(log_determinant) + 3072) - 3072 * math.log(2 / 255)
     assert float(data.dequantised_nll(x).mean()) == pytest.approx(entropy, rel=1e-9)
     assert 4 < entropy / (3072 * math.log(2)) < 6
-    # production terms of 8 images at a few times, against their expectations: 3072 elements make one draw
+    # production terms of 8 images at a few times, against their expectations: one draw of 3072 elements is
     # precise
-    few = x[:8]
+    images_8 = x[:8]
     process = process_of(data, PAPER, "eps")
-    exact = data.expected_terms(PAPER, PAPER.fixed_variance("fixed-large"), few)
+    exact = data.expected_terms(PAPER, PAPER.fixed_variance("fixed-large"), images_8)
     for t in (1, 2, 10, 100, 1000):
         time = torch.tensor([t])
-        noise = torch.randn(few.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
-        x_t = q_sample(PAPER, few, time, noise)
-        terms = bound_term(PAPER, process(x_t, time), few, x_t, time.expand(8))
+        noise = torch.randn(images_8.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+        x_t = q_sample(PAPER, images_8, time, noise)
+        terms = bound_term(PAPER, process(x_t, time), images_8, x_t, time.expand(8))
         # relative spread of a sum of 3072 squares: sqrt(2 / 3072) = 2.6%, of the mean of eight images 0.9%
         torch.testing.assert_close(terms.mean(), exact.terms[:, t - 1].mean(), rtol=0.04, atol=0)

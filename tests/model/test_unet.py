@@ -1,7 +1,6 @@
-"""The network against diffusers' UNet2DModel, against the published counts, and against identities of its
-parts.
+"""The network against diffusers' UNet2DModel, the published parameter counts, and identities of its parts.
 
-All weights are perturbed: the zero-initialised last layers would make any two networks agree.
+All weights are perturbed, since the zero-initialised last layers would make any two networks agree.
 """
 
 import math
@@ -60,9 +59,8 @@ def test_gradients_agree_with_diffusers(shape: str) -> None:
     ours.double()(x.double(), t).square().mean().backward()
     theirs.double()(x.double(), t).sample.square().mean().backward()
     expected = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, gradient in weights_for_diffusers(
-        {name: p.grad for name, p in ours.named_parameters()}
-    ).items():
+    found = weights_for_diffusers({name: p.grad for name, p in ours.named_parameters()})
+    for name, gradient in found.items():
         # the frequencies of the time embedding are float32 in both and may differ in their last bit: 6e-8 of
         # an angle of up to 1000; the keys' bias has no effect, so that its gradient is rounding only
         size = expected[name].abs().max().item()
@@ -140,8 +138,8 @@ def test_a_fresh_network_predicts_zero_and_every_block_is_its_shortcut() -> None
 def test_initial_weights_have_the_authors_variance() -> None:
     fresh = UNet(PAPER, 3, 32, 3)
     weight = fresh.down[2].block[0].conv1.weight
-    # uniform with variance 1 / fan_avg = 2 / (9 (256 + 256)); a sample variance of n uniforms has relative
-    # error sqrt(0.8 / n)
+    # uniform with variance 1 / fan_avg = 2 / (9 (256 + 256)); the sample variance of n uniforms has the
+    # relative error sqrt(0.8 / n)
     expected = 2 / (9 * 512)
     assert weight.var().item() == pytest.approx(expected, rel=5 * math.sqrt(0.8 / weight.numel()))
     assert weight.abs().max().item() <= math.sqrt(3 * expected)
@@ -185,9 +183,8 @@ def test_attention_commutes_with_a_permutation_of_positions() -> None:
 def test_attention_written_out() -> None:
     block = perturbed(AttentionBlock(8, 2), scale=0.5).double()
     x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
-    q, k, v = (
-        conv(block.norm(x)).flatten(2)[0] for conv in (block.q, block.k, block.v)
-    )  # [channel, position]
+    # [channel, position]
+    q, k, v = (conv(block.norm(x)).flatten(2)[0] for conv in (block.q, block.k, block.v))
     weights = torch.softmax(q.T @ k / math.sqrt(8), dim=1)
     expected = x + block.proj_out((v @ weights.T).reshape(1, 8, 3, 3))
     torch.testing.assert_close(block(x), expected, atol=1e-12, rtol=0)
@@ -204,7 +201,7 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
     layer = Downsample(1)
     with torch.no_grad():
         layer.conv.weight.zero_()
-        layer.conv.weight[0, 0, 0, 0] = 1  # the kernel's first tap: reads the window's upper left pixel
+        layer.conv.weight[0, 0, 0, 0] = 1  # the kernel's first weight, for the window's upper left pixel
         layer.conv.bias.zero_()
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert torch.equal(layer(x), x[:, :, ::2, ::2])
