@@ -53,9 +53,9 @@ def digits_classifier(
     digits: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory
 ) -> "Extractor":
     """The digits' classifier, trained once per session."""
-    from ddpm_eval.metrics import features  # imports torch-fidelity, which takes seconds
+    from ddpm_eval.metrics.classifier import load_or_train_classifier  # torch-fidelity takes seconds
 
-    return features.classifier(*digits, tmp_path_factory.mktemp("classifiers"))
+    return load_or_train_classifier(*digits, tmp_path_factory.mktemp("classifiers"))
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +65,15 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
-    from ddpm_eval.metrics import features
+    from ddpm_eval.metrics.features import INCEPTION
+    from ddpm_eval.metrics.fidelity import FeatureExtractorInceptionV3
     from ddpm_eval.runtime import global_seed
 
     with global_seed(0, torch.device("cpu")), pytest.MonkeyPatch.context() as patch:
         module = "torch_fidelity.feature_extractor_inceptionv3"
         patch.setattr(f"{module}.load_state_dict_from_url", lambda url, progress: None)
         patch.setattr(f"{module}.FeatureExtractorInceptionV3.load_state_dict", lambda network, state: None)
-        network = features.torch_fidelity.FeatureExtractorInceptionV3(features.INCEPTION, ["2048"])
+        network = FeatureExtractorInceptionV3(INCEPTION, ["2048"])
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path

@@ -1,36 +1,34 @@
-"""Are samples copies? The training images nearest to each, in pixels and in features, against those of
-held-out images.
+"""Are samples copies? Distances to the nearest training images, compared with those of held-out images.
 
-Conventions: images are uint8 ``[n, channels, side, side]``; distance in pixels is the root mean squared
-    difference in 8-bit
-levels, in features the Euclidean one. Searches compare float32 products in blocks; the distances that they
-report are computed anew in float64, so a copy has distance 0.
+Conventions: images are uint8 ``[n, channels, side, side]``; the distance in pixels is the root mean squared
+difference in 8-bit levels, the one in features is Euclidean. Searches compare float32 products in blocks; the
+distances that they report are computed anew in float64, so that a copy has distance 0.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import stats
 
-from ddpm_eval.data.image_set import Images, ImageSet, as_images
-from ddpm_eval.metrics.distances import Estimate, Float64, around
+from ddpm_eval.data.image_set import Ids, Images, ImageSet, Pixels, as_images
+from ddpm_eval.metrics.distances import Float64, symmetric_estimate, within_unit_interval
 from ddpm_eval.metrics.features import Extractor, match_channels
-from ddpm_eval.metrics.quality import collect
-from ddpm_eval.results.records import Array, Neighbours
+from ddpm_eval.metrics.quality import collect_features
+from ddpm_eval.results.records import Array, Estimate, Neighbours
 from ddpm_eval.runtime import Progress, silent
 
-Ids = npt.NDArray[np.int64]
 Rows = Callable[[Ids], Array]
-"""Gives the rows at some positions, ``[k, width]``."""
+"""Returns the rows at given positions, ``[k, width]``."""
 BLOCK = 2048
 """Rows of either side that are compared at a time."""
 MIDDLE_LEVEL = 127.5
 
 
-def neighbours(
+def find_neighbours(
     samples: Images | Array,
     train: ImageSet,
     test: ImageSet,
@@ -41,16 +39,15 @@ def neighbours(
     shown: int = 8,
     progress: Progress = silent,
 ) -> Neighbours:
-    """Find the training images nearest to each sample, and compare the distances with those of held-out
-    images.
+    """Find the training images nearest to each sample, and compare their distances with held-out images'.
 
     Args:
         samples: uint8 ``[n, channels, side, side]`` or anything with `len` and `take`.
         train: images that the model was trained on.
         test: images that it was not trained on.
-        extractor: whose features are compared.
-        mirrored: search the training images' mirror images, too, as they belong to the training data where it
-            was flipped.
+        extractor: the network whose features are compared.
+        mirrored: whether the training images' mirror images are searched, too, since they belong to the
+            training data where it was flipped.
         count: neighbours per sample.
         shown: samples whose images and neighbours are part of the result.
         progress: called while features are computed.
@@ -60,36 +57,26 @@ def neighbours(
             than neighbours.
     """
     samples = as_images(samples)
-    if not 1 <= count <= len(train):
-        raise ValueError(f"{count} neighbours asked for, but {train.name} has {len(train)} training images")
-    side = samples.take(np.array([0])).shape[2:]
-    if side != (train.side, train.side):
-        raise ValueError(
-            f"the samples are {side[0]}x{side[1]} pixels, but {train.name}'s images {train.side}x{train.side}"
-        )
+    _check(samples, train, count)
     candidates = Mirrored(train) if mirrored else train
-    sets: tuple[Images, ...] = (samples, test, candidates)
-    pixels = [_pixel_rows(images, train.channels) for images in sets]
-    features = [_rows_of(collect(images, extractor, progress=progress).features) for images in sets]
-    lengths = (len(samples), len(test), len(candidates))
-    scale = 1 / np.sqrt(train.channels * train.side**2)
-    pixel, pixel_distance, pixel_held_out = _compare(pixels, lengths, count, MIDDLE_LEVEL, scale)
-    feature, feature_distance, feature_held_out = _compare(features, lengths, count, 0.0, 1.0)
+    sets = (samples, test, candidates)
+    pixel = _search_pixels(sets, train, count)
+    feature = _search_features(sets, extractor, count, progress)
     first = np.arange(min(shown, len(samples)))
     return Neighbours(
-        pixel_id=train.ids[pixel % len(train)],
-        pixel_distance=pixel_distance,
-        feature_id=train.ids[feature % len(train)],
-        feature_distance=feature_distance,
-        held_out_pixel_distance=pixel_held_out,
-        held_out_feature_distance=feature_held_out,
-        shown=_images(samples, first, train.channels),
-        shown_pixel=np.stack([candidates.take(row) for row in pixel[first]]),
-        shown_feature=np.stack([candidates.take(row) for row in feature[first]]),
-        **_named("pixel_memorisation", memorisation(pixel_distance[:, 0], pixel_held_out)),
-        **_named("feature_memorisation", memorisation(feature_distance[:, 0], feature_held_out)),
-        n_samples=lengths[0],
-        n_held_out=lengths[1],
+        pixel_id=train.ids[pixel.position % len(train)],
+        pixel_distance=pixel.distance,
+        feature_id=train.ids[feature.position % len(train)],
+        feature_distance=feature.distance,
+        held_out_pixel_distance=pixel.held_out_distance,
+        held_out_feature_distance=feature.held_out_distance,
+        shown=_take(samples, first, train.channels),
+        shown_pixel=np.stack([candidates.take(row) for row in pixel.position[first]]),
+        shown_feature=np.stack([candidates.take(row) for row in feature.position[first]]),
+        pixel_memorisation=memorisation(pixel.distance[:, 0], pixel.held_out_distance),
+        feature_memorisation=memorisation(feature.distance[:, 0], feature.held_out_distance),
+        n_samples=len(samples),
+        n_held_out=len(test),
         n_train=len(train),
         mirrored=mirrored,
         features=extractor.name,
@@ -106,20 +93,19 @@ class Mirrored:
     def __len__(self) -> int:
         return 2 * len(self.images)
 
-    def take(self, index: Ids) -> npt.NDArray[np.uint8]:
-        """Return the images at positions ``index``, mirrored from the set's length on."""
+    def take(self, index: Ids) -> Pixels:
+        """Return the images at positions ``index``; from the set's length on they are mirrored."""
         n = len(self.images)
         found = self.images.take(index % n)
         return np.where((index >= n)[:, None, None, None], found[..., ::-1], found)
 
 
 def memorisation(samples: Float64, held_out: Float64) -> Estimate:
-    """Probability that a sample is nearer to its training neighbour than a held-out image, ties counting
-    half.
+    """Return the probability that a sample is nearer to a training image than a held-out image is.
 
-    The 95% interval is DeLong's for the area under a ROC curve, kept within [0, 1]; where one side wins
-    always, it is the Clopper-Pearson bound for as many trials as the smaller set has images; for a single
-    image it is NaN.
+    Ties count half. The 95% interval is DeLong's for the area under a ROC curve, kept within [0, 1]; where
+    one side wins always, it is the Clopper-Pearson bound for as many trials as the smaller set has images;
+    for a single image it is NaN.
 
     Args:
         samples: distance of each sample to its nearest training image, ``[n]``.
@@ -127,15 +113,15 @@ def memorisation(samples: Float64, held_out: Float64) -> Estimate:
     """
     wins = _share_farther(samples, held_out)  # of each sample: share of held-out images that are farther
     losses = 1 - _share_farther(held_out, samples)  # of each held-out image: share of samples that are nearer
-    value, smaller = float(wins.mean()), min(len(samples), len(held_out))
+    value = float(wins.mean())
+    smaller = min(len(samples), len(held_out))
     if value in (0.0, 1.0):
         bound = float(stats.beta.ppf(0.025, smaller, 1))
-        return Estimate(value, bound, 1.0) if value else Estimate(value, 0.0, 1 - bound)
+        return Estimate(value, bound, 1.0, "1") if value else Estimate(value, 0.0, 1 - bound, "1")
     if smaller < 2:
-        return Estimate(value, float("nan"), float("nan"))
+        return Estimate(value, math.nan, math.nan, "1")
     error = np.sqrt(wins.var(ddof=1) / len(wins) + losses.var(ddof=1) / len(losses))
-    estimate = around(value, float(error))
-    return Estimate(value, max(0.0, estimate.low), min(1.0, estimate.high))
+    return within_unit_interval(symmetric_estimate(value, float(error), "1"))
 
 
 def nearest(
@@ -144,11 +130,11 @@ def nearest(
     """Find the nearest candidates of each query by Euclidean distance.
 
     Args:
-        queries: gives query rows by position.
-        n_queries: number of them.
-        candidates: gives candidate rows by position; each is read once per search, and once more if it is
-            nearest.
-        n_candidates: number of them.
+        queries: returns query rows by position.
+        n_queries: number of queries.
+        candidates: returns candidate rows by position; each is read once per search, and once more if it is
+            among the nearest.
+        n_candidates: number of candidates.
         count: candidates per query.
         offset: subtracted from both before they are multiplied, against cancellation.
 
@@ -165,11 +151,63 @@ def nearest(
             both = np.concatenate([best[rows], squared], axis=1)
             where = np.concatenate([found[rows], np.broadcast_to(block, squared.shape)], axis=1)
             chosen = np.argpartition(both, count - 1, axis=1)[:, :count]
-            best[rows], found[rows] = (
-                np.take_along_axis(both, chosen, 1),
-                np.take_along_axis(where, chosen, 1),
-            )
+            best[rows] = np.take_along_axis(both, chosen, 1)
+            found[rows] = np.take_along_axis(where, chosen, 1)
     return _exactly(queries, candidates, found)
+
+
+class _Nearest(NamedTuple):
+    """The samples' nearest neighbours in one space.
+
+    Attributes:
+        position: positions of the samples' neighbours among the candidates, ``[n, count]``.
+        distance: distances to them, ``[n, count]``.
+        held_out_distance: distance of each held-out image to its nearest candidate, ``[m]``.
+    """
+
+    position: Ids
+    distance: Float64
+    held_out_distance: Float64
+
+
+def _check(samples: Images, train: ImageSet, count: int) -> None:
+    if not 1 <= count <= len(train):
+        raise ValueError(f"{count} neighbours asked for, but {train.name} has {len(train)} training images")
+    side = samples.take(np.array([0])).shape[2:]
+    if side != (train.side, train.side):
+        raise ValueError(
+            f"the samples are {side[0]}x{side[1]} pixels, but {train.name}'s images {train.side}x{train.side}"
+        )
+
+
+def _search_pixels(sets: tuple[Images, Images, Images], train: ImageSet, count: int) -> _Nearest:
+    rows = [_pixel_rows(images, train.channels) for images in sets]
+    scale = 1 / np.sqrt(train.channels * train.side**2)
+    return _compare(rows, [len(images) for images in sets], count, MIDDLE_LEVEL, scale)
+
+
+def _search_features(
+    sets: tuple[Images, Images, Images], extractor: Extractor, count: int, progress: Progress
+) -> _Nearest:
+    rows = [_array_rows(collect_features(images, extractor, progress=progress).features) for images in sets]
+    return _compare(rows, [len(images) for images in sets], count, 0.0, 1.0)
+
+
+def _compare(rows: list[Rows], lengths: list[int], count: int, offset: float, scale: float) -> _Nearest:
+    """Search the candidates for the samples' and the held-out images' neighbours.
+
+    Args:
+        rows: of the samples, the held-out images and the candidates.
+        lengths: of these three sets.
+        count: neighbours per sample.
+        offset: as in `nearest`.
+        scale: factor of the distances.
+    """
+    samples, held_out, candidates = rows
+    n_samples, n_held_out, n_candidates = lengths
+    position, distance = nearest(samples, n_samples, candidates, n_candidates, count, offset)
+    _, held_out_distance = nearest(held_out, n_held_out, candidates, n_candidates, 1, offset)
+    return _Nearest(position, distance * scale, held_out_distance[:, 0] * scale)
 
 
 def _exactly(queries: Rows, candidates: Rows, found: Ids) -> tuple[Ids, Float64]:
@@ -179,31 +217,20 @@ def _exactly(queries: Rows, candidates: Rows, found: Ids) -> tuple[Ids, Float64]
         difference = candidates(row).astype(np.float64) - queries(np.array([i])).astype(np.float64)
         distances[i] = np.sqrt((difference**2).sum(axis=1))
         order = np.lexsort((row, distances[i]))
-        found[i], distances[i] = row[order], distances[i][order]
+        found[i] = row[order]
+        distances[i] = distances[i][order]
     return found, distances
 
 
-def _compare(
-    rows: list[Rows], lengths: tuple[int, int, int], count: int, offset: float, scale: float
-) -> tuple[Ids, Float64, Float64]:
-    """Return the samples' neighbours and distances ``[n, count]``, and the held-out images' nearest distance
-    ``[m]``.
-    """
-    samples, test, train = rows
-    found, distance = nearest(samples, lengths[0], train, lengths[2], count, offset)
-    _, held_out = nearest(test, lengths[1], train, lengths[2], 1, offset)
-    return found, distance * scale, held_out[:, 0] * scale
-
-
-def _images(images: Images, index: Ids, channels: int) -> npt.NDArray[np.uint8]:
+def _take(images: Images, index: Ids, channels: int) -> Pixels:
     return match_channels(torch.from_numpy(images.take(index)), channels).numpy()
 
 
 def _pixel_rows(images: Images, channels: int) -> Rows:
-    return lambda index: _images(images, index, channels).reshape(len(index), -1)
+    return lambda index: _take(images, index, channels).reshape(len(index), -1)
 
 
-def _rows_of(array: Array) -> Rows:
+def _array_rows(array: Array) -> Rows:
     return lambda index: np.asarray(array[index])
 
 
@@ -212,14 +239,8 @@ def _blocks(n: int) -> list[Ids]:
 
 
 def _share_farther(distances: Float64, others: Float64) -> Float64:
-    """Of each distance: the share of the others that are larger, ties counting half."""
+    """Return, for each distance, the share of the others that are larger; ties count half."""
     ordered = np.sort(others)
-    nearer, not_farther = (
-        np.searchsorted(ordered, distances, "left"),
-        np.searchsorted(ordered, distances, "right"),
-    )
+    nearer = np.searchsorted(ordered, distances, "left")
+    not_farther = np.searchsorted(ordered, distances, "right")
     return 1 - (nearer + not_farther) / (2 * len(ordered))
-
-
-def _named(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

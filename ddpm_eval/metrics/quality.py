@@ -1,28 +1,27 @@
 """Sample quality: any images against a data set, through an extractor, as numbers with intervals.
 
 Conventions: images are uint8 ``[n, channels, side, side]``. They stream through the network in batches;
-    features of many
-images lie in a temporary memory-mapped file, statistics of the reference are accumulated without holding
-either and kept under a key of everything that they depend on. Reference images are the data set's own, never
-augmented.
+features of many images lie in a temporary memory-mapped file, and statistics of the reference are accumulated
+without holding images or features and kept under a key of everything that they depend on. Reference images
+are the data set's own, never augmented.
 """
 
-import hashlib
-import json
+import math
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ddpm_eval.data.image_set import Images, ImageSet, as_images
+from ddpm_eval.files import digest
 from ddpm_eval.metrics.distances import (
     GROUPS,
-    NOT_MEASURED,
+    METRICS,
     PROTOCOLS,
-    Estimate,
-    Float32,
+    Float64,
     Moments,
     QualityProtocol,
     confidence,
@@ -30,83 +29,89 @@ from ddpm_eval.metrics.distances import (
     frechet_infinite,
     kernel_distance,
     moments_of,
+    not_measured,
     precision_recall,
     score,
 )
-from ddpm_eval.metrics.features import Extractor
-from ddpm_eval.results.records import Array, FeatureStatistics, Quality, Record
+from ddpm_eval.metrics.features import Extractor, Float32
+from ddpm_eval.results.records import (
+    SQUARED_FEATURES,
+    Array,
+    Estimate,
+    FeatureStatistics,
+    Quality,
+    Record,
+    fields_of_kind,
+)
 from ddpm_eval.runtime import Progress, silent
 
-METRICS = ("frechet_distance", "frechet_infinite", "score", "kid", "precision_recall")
+STATISTICS = "statistics"
+"""The name under which statistics of features are kept."""
 MEMORY_LIMIT_BYTES = 64 * 2**20
 """Feature arrays beyond this size lie in a temporary file."""
 
 
 class StatisticsCache(Protocol):
-    """Where reference statistics are kept: a `ddpm_eval.results.store.Store`."""
+    """Where statistics of features are kept: a `ddpm_eval.results.store.Store`."""
 
     def has(self, name: str, key: str) -> bool:
-        """Tell whether a record of this name and key is kept."""
+        """Return whether a record of this name and key is kept."""
 
-    def get(self, name: str, record_type: type[FeatureStatistics]) -> FeatureStatistics:
-        """Return a record."""
+    def get(
+        self, name: str, record_type: type[FeatureStatistics], key: str | None = None
+    ) -> FeatureStatistics:
+        """Return the record of this name and key."""
 
-    def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, Any]) -> None:
+    def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, object]) -> None:
         """Keep a record."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureArrays:
-    """Features ``[n, width]`` and logits ``[n, classes]``, in memory or in a temporary file that vanishes
-    with them.
+    """Features ``[n, width]`` and logits ``[n, classes]``, in memory or in temporary files.
+
+    The files vanish with the arrays.
     """
 
     features: Float32
     logits: Float32
 
 
-def check(
-    n: int,
-    extractor: Extractor,
-    *,
-    protocol: QualityProtocol = PROTOCOLS["paper"],
-    metrics: Collection[str] = METRICS,
-    allow_singular: bool = False,
-) -> str:
-    """Tell what must be said of numbers from n images (empty if nothing), before they are made; arguments as
-    of `measure`.
+def check(n: int, extractor: Extractor, protocol: QualityProtocol = PROTOCOLS["paper"]) -> str:
+    """Return the caveat for a sample of size n ("" if none).
 
     Raises:
-        ValueError: if n images are too few, or a metric is unknown.
+        ValueError: if n images are too few, or a metric of the protocol is unknown.
     """
-    if unknown := set(metrics) - set(METRICS):
+    if unknown := set(protocol.metrics) - set(METRICS):
         raise ValueError(f"there is no metric {min(unknown)!r} ({', '.join(METRICS)} are)")
     fewest = max(2 * protocol.splits, 2 * GROUPS, 2 * protocol.neighbours)
     if n < fewest:
         raise ValueError(
-            f"{n} images are too few to be measured (at least {fewest}: two for each of {protocol.splits} splits)"
+            f"{n} images are too few to be measured (at least {fewest}: two for each of {protocol.splits} "
+            "splits)"
         )
-    if n > extractor.width or "frechet_distance" not in metrics:
+    if n > extractor.width or "frechet_distance" not in protocol.metrics:
         return ""
-    finding = f"{n} images are too few for a Frechet distance of {extractor.width} features: their covariance is singular"
-    if not allow_singular:
+    finding = (
+        f"{n} images are too few for a Frechet distance of {extractor.width} features: their covariance is "
+        "singular"
+    )
+    if not protocol.allow_singular:
         raise ValueError(
             f"{finding} (at least {extractor.width + 1} are needed, {10 * extractor.width} are better)"
         )
     return f"{finding} and the distance far too large"
 
 
-def measure(
+def evaluate_quality(
     images: Images | Array,
     reference: ImageSet,
     extractor: Extractor,
     *,
     test: ImageSet | None = None,
     protocol: QualityProtocol = PROTOCOLS["paper"],
-    metrics: Collection[str] = METRICS,
-    allow_singular: bool = False,
     statistics_cache: StatisticsCache | None = None,
-    batch_size: int | None = None,
     progress: Progress = silent,
 ) -> Quality:
     """Measure samples against reference images, all numbers with 95% intervals.
@@ -116,44 +121,30 @@ def measure(
         reference: the images that distances are taken to; the paper's are the training split.
         extractor: the network whose features are compared.
         test: held-out images whose own distance to the reference is reported as the yardstick.
-        protocol: how the numbers are made.
-        metrics: which of `METRICS` are measured; kid and precision_recall hold the reference's features in a
-            temporary file.
-        allow_singular: measure a distance with fewer images than features all the same, with a caveat and no
-            interval.
+        protocol: what is measured, and how; kid and precision_recall hold the reference's features, in a
+            temporary file if they are many.
         statistics_cache: where the reference's statistics are looked up and kept.
-        batch_size: images per pass of the network (None: the extractor's own); changes numbers by rounding
-            only.
         progress: called while features are computed.
 
     Raises:
         ValueError: if there are too few images, they do not suit the extractor, or a metric is unknown.
     """
     samples = as_images(images)
-    caveat = check(len(samples), extractor, protocol=protocol, metrics=metrics, allow_singular=allow_singular)
-    held = collect(samples, extractor, batch_size=batch_size, progress=progress)
-    needs_features = not {"kid", "precision_recall"}.isdisjoint(metrics)
-    real = (
-        collect(reference, extractor, batch_size=batch_size, progress=progress).features
-        if needs_features
-        else None
+    caveat = check(len(samples), extractor, protocol)
+    sampled = collect_features(samples, extractor, progress=progress)
+    pairwise = not {"kid", "precision_recall"}.isdisjoint(protocol.metrics)
+    real = collect_features(reference, extractor, progress=progress).features if pairwise else None
+    target = feature_statistics(
+        reference, extractor, features=real, statistics_cache=statistics_cache, progress=progress
     )
-    target = statistics(
-        reference,
-        extractor,
-        statistics_cache=statistics_cache,
-        held=real,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    yardstick = NOT_MEASURED
-    if test is not None and "frechet_distance" in metrics and (len(test) > extractor.width or allow_singular):
-        yardstick = frechet(
-            collect(test, extractor, batch_size=batch_size, progress=progress).features, target
-        )
+    numbers = _numbers(sampled, real, target, protocol)
+    numbers.estimates["reference_distance"] = _yardstick(test, extractor, target, protocol, progress)
     return Quality(
-        **_numbers(held, real, target, protocol, metrics),
-        **_flat({"reference_distance": yardstick}),
+        **numbers.estimates,
+        class_counts=numbers.class_counts,
+        score_splits=numbers.score_splits,
+        score_std=float(np.std(numbers.score_splits)) if len(numbers.score_splits) else math.nan,
+        kid_std=numbers.kid_std,
         n_samples=len(samples),
         n_reference=len(reference),
         n_test=0 if test is None else len(test),
@@ -167,44 +158,44 @@ def measure(
     )
 
 
-def collect(
-    images: Images, extractor: Extractor, *, batch_size: int | None = None, progress: Progress = silent
-) -> FeatureArrays:
-    """Compute the features and logits of all images, in a temporary file if they are many."""
-    held: FeatureArrays | None = None
+def collect_features(images: Images, extractor: Extractor, *, progress: Progress = silent) -> FeatureArrays:
+    """Compute the features and logits of all images, in temporary files if they are many.
+
+    Raises:
+        ValueError: if there are no images, or they do not suit the extractor.
+    """
+    arrays: FeatureArrays | None = None
     first = 0
-    for features, logits in extractor.extract(images, batch_size=batch_size, progress=progress):
-        if held is None:
-            held = FeatureArrays(
+    for features, logits in extractor.extract(images, progress=progress):
+        if arrays is None:
+            arrays = FeatureArrays(
                 _allocate(len(images), features.shape[1]), _allocate(len(images), logits.shape[1])
             )
-        held.features[first : first + len(features)] = features
-        held.logits[first : first + len(features)] = logits
-        first += len(features)
-    if held is None:
+        last = first + len(features)
+        arrays.features[first:last] = features
+        arrays.logits[first:last] = logits
+        first = last
+    if arrays is None:
         raise ValueError("there are no images to measure (an empty set)")
-    return held
+    return arrays
 
 
-def statistics(
+def feature_statistics(
     images: ImageSet,
     extractor: Extractor,
     *,
+    features: Float32 | None = None,
     statistics_cache: StatisticsCache | None = None,
-    held: Float32 | None = None,
-    batch_size: int | None = None,
     progress: Progress = silent,
 ) -> FeatureStatistics:
-    """Return the mean and covariance of a set's features, accumulated in float64 without holding images or
-    features.
+    """Return the mean and covariance of a set's features, accumulated in float64.
 
     Args:
         images: the set.
         extractor: the network.
-        statistics_cache: where they are looked up first and kept, under a key of data, split, extractor, its
-            weights and its resizing.
-        held: the features, if they are known already.
-        batch_size: images per pass of the network.
+        features: the set's features, if they are known already.
+        statistics_cache: where the statistics are looked up first and kept, under a key of data, split,
+            extractor, its weights and its resizing.
         progress: called while features are computed.
     """
     identity = {
@@ -214,65 +205,72 @@ def statistics(
         "weights_digest": extractor.weights_digest,
         "resize": extractor.resize,
     }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    name = f"statistics/{key}"
-    known = statistics_cache is not None and statistics_cache.has(name, key)
-    if statistics_cache is not None and not extractor.runtime.any_process(
-        not known
-    ):  # all processes extract, or none
-        return statistics_cache.get(name, FeatureStatistics)
-    if held is not None:
-        moments = moments_of(held)
-    else:
-        moments = Moments()
-        for features, _ in extractor.extract(images, batch_size=batch_size, progress=progress):
-            moments.add(features)
+    key = digest(identity)
+    if statistics_cache is not None:
+        missing = not statistics_cache.has(STATISTICS, key)
+        if not extractor.runtime.any_process(missing):  # all processes extract, or none does
+            return statistics_cache.get(STATISTICS, FeatureStatistics, key)
+    moments = _moments(images, extractor, progress) if features is None else moments_of(features)
     found = FeatureStatistics(
         mean=moments.mean, covariance=moments.covariance, n_images=moments.n, **identity
     )
     if statistics_cache is not None and extractor.runtime.main:
-        statistics_cache.put(name, found, key=key, provenance=identity)
+        statistics_cache.put(STATISTICS, found, key=key, provenance=identity)
     return found
 
 
+class _Numbers(NamedTuple):
+    """What is measured of the samples, by the names of the record's fields."""
+
+    estimates: dict[str, Estimate]
+    class_counts: npt.NDArray[np.int64]
+    score_splits: Float64
+    kid_std: float
+
+
 def _numbers(
-    held: FeatureArrays,
-    real: Float32 | None,
+    sampled: FeatureArrays, real: Float32 | None, target: FeatureStatistics, protocol: QualityProtocol
+) -> _Numbers:
+    """Measure what the protocol asks for; estimates of all else are NaN."""
+    estimates = {f.name: not_measured(f.metadata["unit"]) for f in fields_of_kind(Quality, "estimate")}
+    class_counts, estimates["mean_confidence"] = confidence(sampled.logits)
+    score_splits = np.empty(0)
+    kid_std = math.nan
+    if "frechet_distance" in protocol.metrics:
+        estimates["frechet_distance"] = frechet(sampled.features, target)
+    if "frechet_infinite" in protocol.metrics:
+        estimates["frechet_infinite"] = frechet_infinite(sampled.features, target)
+    if "score" in protocol.metrics:
+        estimates["score"], score_splits = score(sampled.logits, protocol)
+    if "kid" in protocol.metrics and real is not None:
+        estimates["kid"], kid_std = kernel_distance(sampled.features, real, protocol)
+    if "precision_recall" in protocol.metrics and real is not None:
+        precision, recall = precision_recall(sampled.features, real, protocol)
+        estimates |= {"precision": precision, "recall": recall}
+    return _Numbers(estimates, class_counts, score_splits, kid_std)
+
+
+def _yardstick(
+    test: ImageSet | None,
+    extractor: Extractor,
     target: FeatureStatistics,
     protocol: QualityProtocol,
-    metrics: Collection[str],
-) -> dict[str, Any]:
-    """Return the record's fields that are made from features; NaN where they were not asked for."""
-    class_counts, mean_confidence = confidence(held.logits)
-    splits, found = np.empty(0), {"mean_confidence": mean_confidence}
-    kid_std = float("nan")
-    if "frechet_distance" in metrics:
-        found["frechet_distance"] = frechet(held.features, target)
-    if "frechet_infinite" in metrics:
-        found["frechet_infinite"] = frechet_infinite(held.features, target)
-    if "score" in metrics:
-        found["score"], splits = score(held.logits, protocol)
-    if "kid" in metrics and real is not None:
-        found["kid"], kid_std = kernel_distance(held.features, real, protocol)
-    if "precision_recall" in metrics and real is not None:
-        found["precision"], found["recall"] = precision_recall(held.features, real, protocol)
-    names = ("frechet_distance", "frechet_infinite", "score", "kid", "precision", "recall")
-    score_std = float(np.std(splits)) if len(splits) else float("nan")
-    spread = {
-        "class_counts": class_counts,
-        "score_splits": splits,
-        "score_std": score_std,
-        "kid_std": kid_std,
-    }
-    return spread | _flat(dict.fromkeys(names, NOT_MEASURED) | found)
+    progress: Progress,
+) -> Estimate:
+    """Return the test images' distance; NaN if it is not asked for or they are too few."""
+    if test is None or "frechet_distance" not in protocol.metrics:
+        return not_measured(SQUARED_FEATURES)
+    if len(test) <= extractor.width and not protocol.allow_singular:
+        return not_measured(SQUARED_FEATURES)
+    return frechet(collect_features(test, extractor, progress=progress).features, target)
 
 
-def _flat(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        f"{name}{suffix}": number
-        for name, estimate in estimates.items()
-        for suffix, number in zip(("", "_low", "_high"), estimate, strict=True)
-    }
+def _moments(images: ImageSet, extractor: Extractor, progress: Progress) -> Moments:
+    """Accumulate the moments of a set's features without holding them."""
+    moments = Moments()
+    for features, _ in extractor.extract(images, progress=progress):
+        moments.add(features)
+    return moments
 
 
 def _caption(n: int, reference: ImageSet, extractor: Extractor, protocol: QualityProtocol) -> str:
@@ -282,8 +280,9 @@ def _caption(n: int, reference: ImageSet, extractor: Extractor, protocol: Qualit
         else f", {extractor.test_accuracy:.1%} of {extractor.n_test} test images right"
     )
     return (
-        f"{protocol.caption()}; {n} samples against the {len(reference)} images of {reference.name}'s {reference.split} split; "
-        f"{extractor.name} (weights {extractor.weights_digest}, resize {extractor.resize}{accuracy})"
+        f"{protocol.caption()}; {n} samples against the {len(reference)} images of {reference.name}'s "
+        f"{reference.split} split; {extractor.name} (weights {extractor.weights_digest}, resize "
+        f"{extractor.resize}{accuracy})"
     )
 
 

@@ -1,0 +1,123 @@
+"""torch-fidelity's Inception network, the only one whose numbers are called FID and Inception score.
+
+Its weights come from a file in torch-fidelity's or pytorch-fid's layout, or are downloaded once. A file is
+read without executing pickled code, whatever it claims to be.
+"""
+
+import re
+import tempfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ddpm_eval.metrics.features import INCEPTION, Extractor, parameter_digest
+from ddpm_eval.metrics.fidelity import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from ddpm_eval.runtime import ALONE, Runtime, global_seed
+
+FEATURE_LAYER = "2048"
+FEATURE_WIDTH = 2048
+BATCH_SIZE = 64
+"""Images per pass, which use about 1 GB."""
+
+
+def load_inception(
+    weights: Path | None = None, *, logits_layer: str = "logits_unbiased", runtime: Runtime = ALONE
+) -> Extractor:
+    """Load the Inception network.
+
+    Args:
+        weights: a .pth or .safetensors file in torch-fidelity's or pytorch-fid's layout; None uses
+            `download_inception`.
+        logits_layer: ``logits_unbiased`` (without the last layer's bias, as the paper's score) or ``logits``.
+        runtime: where the network runs.
+
+    Raises:
+        ValueError: if the file is missing, cannot be downloaded, or holds another network.
+    """
+    path = download_inception() if weights is None else weights
+    network = _build(_read_tensors(path), path, logits_layer).to(runtime.device)
+    return Extractor(
+        name=INCEPTION,
+        weights_path=path,
+        weights_digest=parameter_digest(network.state_dict()),
+        feature_layer=FEATURE_LAYER,
+        logits_layer=logits_layer,
+        test_accuracy=float("nan"),
+        n_test=0,
+        channels=3,
+        width=FEATURE_WIDTH,
+        resize="299x299, bilinear as in TensorFlow 1",
+        batch_size=BATCH_SIZE,
+        module=network,
+        runtime=runtime,
+    )
+
+
+def download_inception() -> Path:
+    """Return torch-fidelity's weights file in torch's cache; it is downloaded first if it is not there.
+
+    Raises:
+        ValueError: if it cannot be downloaded, or its checksum is wrong.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checksum = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    assert checksum, "torch-fidelity's weights are no longer named by their checksum"
+    try:
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=checksum[1], progress=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the Inception weights cannot be downloaded ({error}): get {URL_INCEPTION_V3} by other means "
+            "and give it as --inception-weights FILE"
+        ) from None
+    return path
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from a .pth or .safetensors file without executing pickled code."""
+    if not path.is_file():
+        raise ValueError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} is not a plain file of weights (truncated, or a pickled program?): {reason}"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path} holds no table of named tensors (a whole checkpoint instead of a state_dict?)"
+        )
+    return dict(state)
+
+
+def _build(weights: dict[str, Tensor], path: Path, logits_layer: str) -> nn.Module:
+    """Build the network from a clean copy of the weights: torch-fidelity unpickles its file."""
+    state = {name: value for name, value in weights.items() if not name.startswith("AuxLogits.")}
+    for name in [n for n in state if n.endswith("running_mean")]:  # counters that pytorch-fid's file lacks
+        state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
+    with tempfile.TemporaryDirectory() as folder, global_seed(0, torch.device("cpu")):
+        clean = Path(folder) / "inception.pth"
+        torch.save(state, clean)
+        try:
+            network: nn.Module = FeatureExtractorInceptionV3(
+                INCEPTION, [FEATURE_LAYER, logits_layer], feature_extractor_weights_path=str(clean)
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} holds weights of another network than Inception v3 (FID's, of 2015-12-05, with 1008 "
+                f"classes): {_first_difference(error)}"
+            ) from None
+    return network
+
+
+def _first_difference(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return lines[1][:160] if len(lines) > 1 else lines[0][:160]
