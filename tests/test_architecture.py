@@ -1,83 +1,74 @@
-"""What the code as a whole keeps to: imports flow one way, heavy libraries stay where they belong, the
-library is silent.
-"""
+"""What the code as a whole keeps to: imports flow one way, files stay small, heavy libraries stay where they belong."""
 
 import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "ddpm_eval"
+PACKAGES = ("ddpm_eval", "experiments")
 
-# A module may import those before it, never those after it.
-ORDER = [
-    "spec",
-    "randomness",
-    "records",
-    "stratified",
-    "image_files",
-    "data",
-    "diffusion",
-    "oracle",
-    "unet",
-    "runtime",
-    "checkpoint",
-    "interchange",
-    "memory",
-    "train",
-    "tensorboard",
-    "sample",
-    "bound",
-    "features",
-    "feature_metrics",
-    "quality",
-    "neighbours",
-    "store",
-    "sample_sets",
-    "likelihood",
-    "sample_quality",
-    "intervals",
-    "analyse",
-    "render",
-    "report",
-    "pipeline",
-    "preview",
-    "jobs",
+# A layer may import those before it, never those after it. CONTRIBUTING.md shows the list as a picture.
+LAYERS = [
+    "ddpm_eval.spec",
+    "ddpm_eval.spec_text",
+    "ddpm_eval.protocol",
+    "ddpm_eval.randomness",
+    "ddpm_eval.files",
+    "ddpm_eval.runtime",
+    "ddpm_eval.model",
+    "ddpm_eval.data",
+    "ddpm_eval.results",
+    "ddpm_eval.reporting",
+    "ddpm_eval.training",
+    "ddpm_eval.interchange",
+    "ddpm_eval.metrics",
+    "ddpm_eval.stages",
+    "ddpm_eval.api",
+    "experiments",
+    "cli",
 ]
-LIGHT = ("spec", "records", "stratified", "store", "intervals", "analyse", "render", "report", "jobs")
-"""Modules that work where torch is not even installed."""
-COMPUTING = ("validate", "likelihood", "image_quality")
-"""Experiments that call the model in their own process; all others only plan and report."""
 OWNERS = {
-    "h5py": {"store"},
-    "safetensors": {"checkpoint", "interchange", "features"},
-    "torch_fidelity": {"features", "feature_metrics"},
-    "seaborn": {"render"},
-    "jinja2": {"report"},
-    "sklearn": {"data"},
+    "h5py": {"ddpm_eval.results.hdf5"},
+    "safetensors": {"ddpm_eval.training", "ddpm_eval.interchange", "ddpm_eval.metrics"},
+    "torch_fidelity": {"ddpm_eval.metrics"},
+    "seaborn": {"ddpm_eval.reporting"},
+    "matplotlib": {"ddpm_eval.reporting"},
+    "jinja2": {"ddpm_eval.reporting"},
+    "sklearn": {"ddpm_eval.data"},
+    "click": {"cli", "experiments.commands", "experiments.perform", "experiments.progress"},
 }
-"""Libraries and the only modules that import them."""
+"""Libraries and the only modules or packages that import them."""
+ONE_FILE_PER_COMMAND = "experiments.commands"
+"""Its files are named after the commands, and may share a name with what they call."""
 
-MODULES = {path.stem: ast.parse(path.read_text()) for path in LIBRARY.glob("*.py") if path.stem != "__init__"}
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__")
+MOST_METHODS = 20
+MOST_MODULE_LINES = 450
+MOST_FUNCTION_LINES = 45
+MOST_PARAMETERS = 8
+MOST_ANY = 12
+
+
+@cache
+def modules():
+    """Return the syntax tree of each module by its dotted name."""
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    named = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    named["cli"] = ROOT / "cli.py"
+    return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in named.items()}
 
 
 def imported(tree):
-    """List everything a module imports, at any depth, as dotted names; what only a type checker reads is not
-    imported.
-    """
+    """Return every module that a file imports, at any depth and for type checkers, as dotted names."""
     names = []
-    unread = {
-        below
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for below in ast.walk(node)
-    }
-    for node in set(ast.walk(tree)) - unread:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -86,58 +77,128 @@ def imported(tree):
     return names
 
 
-def siblings(tree):
-    parts = [name.split(".") for name in imported(tree)]
-    return {part[1] for part in parts if part[0] == "ddpm_eval" and len(part) > 1}
+def own_imports(name):
+    """Return the modules of this project that a module imports."""
+    found = set()
+    for other in imported(modules()[name]):
+        while other and other not in modules():
+            other = other.rpartition(".")[0]
+        if other.split(".")[0] in (*PACKAGES, "cli") and other not in PACKAGES:
+            found.add(other)
+    return found - {name}
+
+
+def layer_of(name):
+    """Return the position of a module's layer in `LAYERS`."""
+    return max(i for i, layer in enumerate(LAYERS) if name == layer or name.startswith(f"{layer}."))
+
+
+def functions(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def body_lines(function):
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
 def run_python(code, *options):
-    done = subprocess.run(
-        [sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_order_names_every_module():
-    assert sorted(ORDER) == sorted(MODULES)
+def test_every_module_lies_in_a_layer():
+    outside = [
+        name
+        for name in modules()
+        if name not in PACKAGES and not any(name == layer or name.startswith(f"{layer}.") for layer in LAYERS)
+    ]
+    assert outside == []
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_flow_down_the_list_only(name):
-    upwards = {other for other in siblings(MODULES[name]) if ORDER.index(other) >= ORDER.index(name)}
-    assert not upwards, f"{name} imports {upwards}, which come after it"
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_the_library_knows_neither_its_experiments_nor_its_command_line(name):
-    assert not {module.split(".")[0] for module in imported(MODULES[name])} & {
-        "experiments",
-        "cli",
-        "click",
-        "tests",
+def test_imports_flow_down_the_list_only():
+    """Imports inside functions and for type checkers count, too."""
+    upwards = {
+        (name, other)
+        for name in modules()
+        if name not in PACKAGES
+        for other in own_imports(name)
+        if layer_of(other) > layer_of(name)
     }
+    assert upwards == set()
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {name: own_imports(name) for name in modules()}
+    while leaves := [name for name, others in graph.items() if not others & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert graph == {}
 
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_each_format_and_engine_has_one_home(library):
     users = {
         name
-        for name, tree in MODULES.items()
+        for name, tree in modules().items()
         if library in {module.split(".")[0] for module in imported(tree)}
     }
-    assert users and users <= OWNERS[library]
+    owners = OWNERS[library]
+    assert users
+    assert {
+        name for name in users if not any(f"{name}.".startswith(f"{owner}.") for owner in owners)
+    } == set()
 
 
-def test_the_design_of_a_stratified_evaluation_needs_only_numpy():
-    outside = {module.split(".")[0] for module in imported(MODULES["stratified"])}
-    assert outside == {"numpy", "ddpm_eval"}
+def test_no_two_files_have_one_name():
+    stems = [name.rpartition(".")[2] for name in modules() if not name.startswith(ONE_FILE_PER_COMMAND)]
+    assert [stem for stem, count in Counter(stems).items() if count > 1] == []
+
+
+def test_files_classes_and_functions_stay_small():
+    long_modules, wide_classes, long_functions, wide_functions, lengths = {}, {}, {}, {}, []
+    for name, tree in modules().items():
+        last = max((node.end_lineno for node in tree.body), default=0)
+        if last > MOST_MODULE_LINES:
+            long_modules[name] = last
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                count = sum(isinstance(part, ast.FunctionDef) for part in node.body)
+                if count > MOST_METHODS:
+                    wide_classes[f"{name}.{node.name}"] = count
+        for function in functions(tree):
+            lengths.append(body_lines(function))
+            if body_lines(function) > MOST_FUNCTION_LINES:
+                long_functions[f"{name}.{function.name}"] = body_lines(function)
+            arguments = function.args
+            count = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
+            count -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
+            if count > MOST_PARAMETERS and not name.startswith(ONE_FILE_PER_COMMAND):
+                wide_functions[f"{name}.{function.name}"] = count
+    assert long_modules == {}
+    assert wide_classes == {}
+    assert long_functions == {}
+    assert wide_functions == {}
+    assert sorted(lengths)[len(lengths) // 2] < 10
+
+
+def test_types_are_said():
+    """`Any` is rare, and no options are handed through unseen."""
+    texts = {name: ast.unparse(tree) for name, tree in modules().items()}
+    options = [name for name, text in texts.items() if re.search(r"\*\*\w+: Any", text)]
+    assert options == []
+    counts = {name: len(re.findall(r"(?<![\w.])Any\b", text)) for name, text in texts.items()}
+    counts = {name: count for name, count in counts.items() if count}
+    assert sum(counts.values()) <= MOST_ANY, counts
 
 
 def test_the_library_does_not_print():
     calls = [
-        f"{name}.py:{node.lineno}"
-        for name, tree in MODULES.items()
+        f"{name}:{node.lineno}"
+        for name, tree in modules().items()
+        if name.startswith("ddpm_eval")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
@@ -146,38 +207,52 @@ def test_the_library_does_not_print():
 
 def test_global_random_state_is_seeded_in_one_place_only():
     """Only `runtime.global_seed`, which restores it, may: dropout has no generator argument."""
+    seeds = ("torch.manual_seed", "np.random.seed", "random.seed")
     seeders = [
         name
-        for name, tree in MODULES.items()
+        for name, tree in modules().items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("torch.manual_seed", "np.random.seed", "random.seed")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in seeds
     ]
-    assert seeders == ["runtime"]
+    assert seeders == ["ddpm_eval.runtime"]
 
 
-@pytest.mark.parametrize(
-    "modules",
-    [
-        [f"ddpm_eval.{name}" for name in LIGHT],
-        [f"experiments.{name}" for name in EXPERIMENTS if name not in COMPUTING],
-        ["cli"],
-    ],
-    ids=["library", "experiments", "cli"],
-)
-def test_reporting_does_not_import_torch(modules):
-    code = "import importlib, json, sys\nfor name in {}: importlib.import_module(name)\nprint(json.dumps(list(sys.modules)))"
-    loaded = {name.split(".")[0] for name in json.loads(run_python(code.format(modules)))}
+def test_each_test_file_names_what_it_tests():
+    """tests/PACKAGE/test_MODULE.py belongs to ddpm_eval/PACKAGE/MODULE.py."""
+    folders = [path for path in (ROOT / "tests").iterdir() if path.is_dir() and list(path.glob("test_*.py"))]
+    strangers = [
+        str(path.relative_to(ROOT))
+        for folder in folders
+        if folder.name != "experiments"
+        for path in folder.glob("test_*.py")
+        if not (ROOT / "ddpm_eval" / folder.name / f"{path.stem.removeprefix('test_')}.py").exists()
+    ]
+    assert strangers == []
+
+
+LIGHT = [
+    "ddpm_eval.reporting",
+    "ddpm_eval.results.store",
+    "experiments.study",
+    "experiments.report",
+    "experiments.commands.report",
+    "cli",
+]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_reporting_does_not_import_torch(name):
+    code = f"import importlib, json, sys\nimportlib.import_module({name!r})\nprint(json.dumps(list(sys.modules)))"
+    loaded = {module.split(".")[0] for module in json.loads(run_python(code))}
     assert not loaded & {"torch", "torchvision", "torch_fidelity", "safetensors", "sklearn"}
-    if modules == ["cli"]:  # help must be quick
-        assert not loaded & {"h5py", "pandas", "scipy", "matplotlib", "pydantic"}
+    if name == "cli":  # help must be quick
+        assert not loaded & {"h5py", "pandas", "scipy", "matplotlib", "pydantic", "numpy"}
 
 
-def test_analysis_and_figures_do_not_import_h5py_either():
-    loaded = run_python(
-        "import sys, ddpm_eval.analyse, ddpm_eval.render, ddpm_eval.report, ddpm_eval.stratified\n"
-        "print({name.split('.')[0] for name in sys.modules} & {'h5py', 'torch'})"
-    )
+def test_tables_and_figures_do_not_import_h5py_either():
+    reporting = [name for name in modules() if name.startswith("ddpm_eval.reporting")]
+    code = f"import importlib, sys\nfor name in {reporting}: importlib.import_module(name)\n"
+    loaded = run_python(code + "print({name.split('.')[0] for name in sys.modules} & {'h5py', 'torch'})")
     assert loaded.strip() == "set()"
 
 
@@ -192,27 +267,49 @@ sys.meta_path.insert(0, NotInstalled())
 import numpy as np
 from ddpm_eval.results.records import ReferenceImages
 from ddpm_eval.results.store import Store
-from experiments.workspace import Workspace
+from experiments.study import preset_study
 from pathlib import Path
-folder = Workspace("digits", runs=Path({str(tmp_path / "runs")!r})).folder()
+folder = preset_study("digits", runs=Path({str(tmp_path / "runs")!r})).main.folder
 images = ReferenceImages(images=np.zeros((2, 1, 8, 8), np.uint8), name="digits", split="train")
-Store(folder / "results.h5").put("reals", images, key="k", provenance={{"weights": "w"}})
+Store(folder / "results.h5").put("reference-images", images, key="k", provenance={{"weights": "w"}})
 import cli
-cli.main(["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(tmp_path / "reports")!r}], standalone_mode=False)
+arguments = ["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(tmp_path / "reports")!r}]
+cli.main(arguments, standalone_mode=False)
 """
     assert "Report:" in run_python(code)
     assert (tmp_path / "reports" / "digits" / "report.md").exists()
 
 
-def test_every_function_is_short():
-    """Median under ten lines, none over sixty, a training loop under eighty (STYLE): docstrings are not
-    counted.
-    """
-    lengths = {}
-    for name, tree in MODULES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef):
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                lengths[f"{name}.{node.name}"] = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-    assert sorted(lengths.values())[len(lengths) // 2] < 10
-    assert {name: n for name, n in lengths.items() if n > 60} == {}
+def test_the_picture_of_the_packages_shows_their_imports():
+    """Each arrow of the Mermaid picture in CONTRIBUTING.md is an import, and each import between packages an arrow."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    picture = re.search(r"```mermaid\n(.*?)```", text, re.DOTALL)
+    assert picture, "CONTRIBUTING.md has no picture"
+    drawn = set(re.findall(r"(\w+) --> (\w+)", picture[1]))
+
+    def package(name):
+        parts = name.split(".")
+        return parts[1] if parts[0] == "ddpm_eval" and len(parts) > 2 else parts[0]
+
+    packages = {
+        "model",
+        "data",
+        "results",
+        "reporting",
+        "training",
+        "interchange",
+        "metrics",
+        "stages",
+        "experiments",
+        "cli",
+    }
+    imports = {(package(name), package(other)) for name in modules() for other in own_imports(name)}
+    imports = {(a, b) for a, b in imports if a != b and {a, b} <= packages}
+    assert drawn == imports
+
+
+def test_the_public_names_exist_and_are_loaded_when_used():
+    names = importlib.import_module("ddpm_eval").__all__
+    code = "import sys, ddpm_eval\nprint('torch' in sys.modules)"
+    assert run_python(code).strip() == "False"
+    assert 10 <= len(names) <= 20

@@ -6,8 +6,8 @@ is float64. Batches run over pairs of image and step, so that the memory depends
 images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +18,10 @@ from ddpm_eval.data.image_set import ImageSet, from_array
 from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.files import content_digest, digest
 from ddpm_eval.metrics import timestep_sampling
+from ddpm_eval.metrics.measured_model import Model, ModelUnderProtocol
 from ddpm_eval.metrics.work import SERIAL, Work
 from ddpm_eval.model.diffusion import (
-    Network,
-    ReverseProcess,
     ReverseStep,
-    ReverseVariance,
     Schedule,
     decoder_term,
     kl_from_error,
@@ -31,10 +29,10 @@ from ddpm_eval.model.diffusion import (
     q_posterior_mean,
     q_sample,
 )
-from ddpm_eval.protocol import PROTOCOLS, Decoder, Protocol
+from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.randomness import Stream, normal
-from ddpm_eval.results.records import Array, BoundTerms, FullBoundTerms, StratifiedBoundTerms
-from ddpm_eval.spec import Prediction, Variance
+from ddpm_eval.results.fields import Array
+from ddpm_eval.results.records import BoundTerms, FullBoundTerms, StratifiedBoundTerms
 
 ITEM_IMAGES = 32
 """Images whose bound is one work item."""
@@ -57,67 +55,6 @@ class Estimator:
 
 
 FULL = Estimator("full")
-
-
-@dataclass(frozen=True)
-class ModelUnderProtocol:
-    """A model as one protocol sees it: a reverse process with its variance, and a decoder."""
-
-    process: ReverseProcess
-    decoder: Decoder
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with its noise schedule and the variance it was trained with.
-
-    Attributes:
-        network: maps ``x_t [batch, channels, side, side]`` and 0-based int64 times ``[batch]`` to the prediction.
-        schedule: of the chain, on the network's device.
-        prediction: what the network predicts.
-        trained_variance: reverse variance that a protocol's ``trained`` stands for.
-        dtype: of the network's input; None leaves the float64 of the arithmetic.
-        optimal_variance: tables of sigma_t^2 indexed 0..T for a protocol's ``optimal``, by whether x_0 estimates
-            are clipped; see the function `optimal_variance`.
-    """
-
-    network: Network
-    schedule: Schedule
-    prediction: Prediction = "eps"
-    trained_variance: Variance = "fixed-large"
-    dtype: torch.dtype | None = torch.float32
-    optimal_variance: Mapping[bool, Array] = field(default_factory=dict)
-
-    def variance_name(self, protocol: Protocol) -> str:
-        """Return the reverse variance that a protocol stands for with this model."""
-        return self.trained_variance if protocol.variance == "trained" else protocol.variance
-
-    def under(self, protocol: Protocol) -> ModelUnderProtocol:
-        """Return the model under a protocol.
-
-        Raises:
-            ValueError: if the protocol's variance does not exist for this model.
-        """
-        variance = self._variance(self.variance_name(protocol), protocol.clip)
-        process = ReverseProcess(self.evaluate, self.schedule, self.prediction, variance, protocol.clip)
-        return ModelUnderProtocol(process, protocol.decoder)
-
-    def evaluate(self, x_t: Tensor, timestep: Tensor) -> Tensor:
-        """Evaluate the network on images of any floating type; see `ddpm_eval.model.diffusion.Network`."""
-        return self.network(x_t if self.dtype is None else x_t.to(self.dtype), timestep)
-
-    def _variance(self, name: str, clip: bool) -> ReverseVariance:
-        if name == "optimal":
-            if clip not in self.optimal_variance:
-                raise ValueError(
-                    "variance 'optimal' needs an estimate of the model's errors on training images first"
-                )
-            return torch.from_numpy(self.optimal_variance[clip]).to(self.schedule.beta)
-        if name.startswith("learned") and name != self.trained_variance:
-            raise ValueError(
-                f"variance {name!r} asked for, but this model was trained with {self.trained_variance!r}"
-            )
-        return self.schedule.variance(name)  # type: ignore[arg-type] # one of the names of `Variance`
 
 
 class NotFinite(ValueError):
@@ -296,7 +233,9 @@ class _Evaluation:
         first = self.positions[: timestep_sampling.PILOT_IMAGES]
         models = [self.model.under(PROTOCOLS["paper"])]
         times = timestep_sampling.pilot_times(self.schedule.timesteps)
-        items = [first[start : start + PILOT_ITEM_IMAGES] for start in range(0, len(first), PILOT_ITEM_IMAGES)]
+        items = [
+            first[start : start + PILOT_ITEM_IMAGES] for start in range(0, len(first), PILOT_ITEM_IMAGES)
+        ]
 
         def compute(item: Array) -> dict[str, Array]:
             terms, _ = self._pairs(models, _all_pairs(item, times))
@@ -372,7 +311,9 @@ def evaluate_terms(
     output = process.network(x_t, timestep)
     _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
-    estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}  # models that clip alike share all but the variance
+    estimates: dict[
+        bool, tuple[ReverseStep, Tensor]
+    ] = {}  # models that clip alike share all but the variance
     terms = []
     errors = []
     for model in models:

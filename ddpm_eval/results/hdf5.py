@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ddpm_eval.files import reserve
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.fields import Array
 
 SCHEMA_VERSION = 3
 HEADER_BYTES = 512

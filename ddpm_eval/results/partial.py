@@ -4,7 +4,6 @@ An item is written atomically and never computed again; any number of processes 
 A file carries a digest of its content. A file that is damaged or of another result counts as not done.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from ddpm_eval.files import atomic_write
 from ddpm_eval.results import hdf5
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.fields import Array
 
 
 class PartialResults:

@@ -1,106 +1,27 @@
-"""What stages hand to each other and what the store holds: frozen dataclasses of arrays, estimates and texts.
+"""What stages hand to each other and what the store holds.
 
-Each field states what it is in its metadata: an array its dimensions, unit and meaning; a number and an
-estimate their unit and meaning; a text its meaning. `Record.check` enforces that arrays which share a dimension
-agree on its length. Dimension names: ``image`` and ``sample`` count images, ``t`` the steps of a chain (index 0
-is t = 1), ``update`` parameter updates, ``interval`` the value and the lower and upper bound of an estimate.
+Dimension names: ``image`` and ``sample`` count images, ``t`` the steps of a chain (index 0 is t = 1), ``update``
+parameter updates, ``interval`` the value and the lower and upper bound of an estimate.
 """
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ddpm_eval.protocol import Protocol
+from ddpm_eval.results.fields import (
+    Array,
+    Estimate,
+    Record,
+    array,
+    bound_protocol,
+    estimate,
+    number,
+    record,
+    text,
+)
 from ddpm_eval.spec import Method
-
-Array = npt.NDArray[Any]
-C = TypeVar("C")
-
-
-class Estimate(NamedTuple):
-    """A number, the bounds of its 95% interval (NaN where there is none), and its unit."""
-
-    value: float
-    low: float
-    high: float
-    unit: str
-
-    @property
-    def known(self) -> bool:
-        """Whether the number was measured."""
-        return not math.isnan(self.value)
-
-
-def array(dims: str, unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare an array field: its dimensions' names, separated by spaces, its unit and a sentence."""
-    return field(metadata={"kind": "array", "dims": tuple(dims.split()), "unit": unit, "meaning": meaning})
-
-
-def estimate(unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a field that holds an `Estimate`."""
-    return field(metadata={"kind": "estimate", "unit": unit, "meaning": meaning})
-
-
-def number(unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a field that holds a number without an interval."""
-    return field(metadata={"kind": "number", "unit": unit, "meaning": meaning})
-
-
-def text(meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a field that holds a text or a truth value."""
-    return field(metadata={"kind": "text", "unit": "", "meaning": meaning})
-
-
-def bound_protocol() -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare the field that holds the `Protocol` of a bound."""
-    return field(metadata={"kind": "protocol", "unit": "", "meaning": "how the bound was computed"})
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(array, estimate, number, text, bound_protocol))
-def record(cls: type[C]) -> type[C]:
-    """Make a class a record: a frozen dataclass of declared fields."""
-    return dataclass(frozen=True, eq=False)(cls)
-
-
-@record
-class Record:
-    """Base of all records."""
-
-    def __post_init__(self) -> None:
-        self.check()
-
-    def check(self) -> None:
-        """Raise ValueError if an array's rank, a shared dimension's length or an estimate's unit is wrong."""
-        lengths: dict[str, int] = {}
-        for f in array_fields(type(self)):
-            value, dims = getattr(self, f.name), f.metadata["dims"]
-            if value.ndim != len(dims):
-                raise ValueError(f"{type(self).__name__}.{f.name} has {value.ndim} dimensions, not {dims}")
-            for name, length in zip(dims, value.shape, strict=True):
-                if lengths.setdefault(name, length) != length:
-                    raise ValueError(
-                        f"{type(self).__name__}.{f.name} has {length} along {name!r}, other fields "
-                        f"{lengths[name]}"
-                    )
-        for f in fields_of_kind(type(self), "estimate"):
-            unit = getattr(self, f.name).unit
-            if unit != f.metadata["unit"]:
-                raise ValueError(
-                    f"{type(self).__name__}.{f.name} is in {unit!r}, but declared in {f.metadata['unit']!r}"
-                )
-
-
-def fields_of_kind(record_type: type[Record], kind: str) -> list[Any]:
-    """Return the dataclass fields of a record type that were declared as ``kind``."""
-    return [f for f in fields(record_type) if f.metadata.get("kind") == kind]
-
-
-def array_fields(record_type: type[Record]) -> list[Any]:
-    """Return the dataclass fields of a record type that hold arrays."""
-    return fields_of_kind(record_type, "array")
 
 
 @record
@@ -169,7 +90,9 @@ class Trajectory(Record):
     """The estimate x0_hat over the reverse process (Figs. 6 and 10), for the first samples."""
 
     t: Array = array("step", "step of the chain", "times at which the estimate was taken, decreasing")
-    x_0_hat: Array = array("step sample channel row column", "8-bit level", "estimates of x_0, rounded to 8 bits")
+    x_0_hat: Array = array(
+        "step sample channel row column", "8-bit level", "estimates of x_0, rounded to 8 bits"
+    )
 
 
 @record
@@ -179,7 +102,9 @@ class Interpolations(Record):
     source: Array = array("pair channel row column", "8-bit level", "images at weight 0")
     target: Array = array("pair channel row column", "8-bit level", "images at weight 1")
     weight: Array = array("weight", "1", "share of the target in the mixture")
-    images: Array = array("weight pair channel row column", "8-bit level", "decoded mixtures, rounded to 8 bits")
+    images: Array = array(
+        "weight pair channel row column", "8-bit level", "decoded mixtures, rounded to 8 bits"
+    )
     t: int = number("step of the chain", "time to which the images were diffused")
 
 
@@ -386,7 +311,9 @@ class Baseline(Record):
     """A Gaussian fitted to the training images as a model of a split: what any network should beat."""
 
     image_id: Array = array("image", "id", "stable ids within the split")
-    nll: Array = array("image", "nats per image", "negative log likelihood, images spread over their 8-bit bins")
+    nll: Array = array(
+        "image", "nats per image", "negative log likelihood, images spread over their 8-bit bins"
+    )
     bound: Array = array("image", "nats per image", "expected bound of its exact denoiser, exact decoder")
     split: str = text("train or test")
     variance: str = text("reverse variance of the bound")
@@ -408,7 +335,9 @@ class Quality(Record):
     class_counts: Array = array("class", "samples", "samples per class that the extractor assigns")
     score_splits: Array = array("split", "1", "score of each split, whose mean is ``score``")
     frechet_distance: Estimate = estimate(SQUARED_FEATURES, "distance at n_samples, biased upwards by it")
-    frechet_infinite: Estimate = estimate(SQUARED_FEATURES, "distance extrapolated to infinitely many samples")
+    frechet_infinite: Estimate = estimate(
+        SQUARED_FEATURES, "distance extrapolated to infinitely many samples"
+    )
     score: Estimate = estimate("1", "mean over splits of the exponentiated KL divergence of the classes")
     kid: Estimate = estimate("kernel units", "kernel distance")
     precision: Estimate = estimate("1", "share of samples within the reference's manifold")
@@ -480,11 +409,19 @@ class Neighbours(Record):
     pixel_distance: Array = array("sample neighbour", "8-bit levels", "root mean squared difference to them")
     feature_id: Array = array("sample neighbour", "id", "training images nearest in features")
     feature_distance: Array = array("sample neighbour", "feature units", "Euclidean distance to them")
-    held_out_pixel_distance: Array = array("image", "8-bit levels", "test images to the nearest training image")
-    held_out_feature_distance: Array = array("image", "feature units", "test images to the nearest training image")
+    held_out_pixel_distance: Array = array(
+        "image", "8-bit levels", "test images to the nearest training image"
+    )
+    held_out_feature_distance: Array = array(
+        "image", "feature units", "test images to the nearest training image"
+    )
     shown: Array = array("shown channel row column", "8-bit level", "the first samples")
-    shown_pixel: Array = array("shown neighbour channel row column", "8-bit level", "their neighbours in pixels")
-    shown_feature: Array = array("shown neighbour channel row column", "8-bit level", "neighbours in features")
+    shown_pixel: Array = array(
+        "shown neighbour channel row column", "8-bit level", "their neighbours in pixels"
+    )
+    shown_feature: Array = array(
+        "shown neighbour channel row column", "8-bit level", "neighbours in features"
+    )
     pixel_memorisation: Estimate = estimate("1", "memorisation statistic in pixels")
     feature_memorisation: Estimate = estimate("1", "memorisation statistic in features")
     n_samples: int = number("samples", "samples that were compared")

@@ -18,8 +18,8 @@ import numpy as np
 from ddpm_eval.files import atomic_write, content_digest, file_lock
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.results import hdf5
+from ddpm_eval.results.fields import Array, Estimate, Record, array_fields, fields_of_kind
 from ddpm_eval.results.provenance import environment, now
-from ddpm_eval.results.records import Array, Estimate, Record, array_fields, fields_of_kind
 
 R = TypeVar("R", bound=Record)
 BOUNDS = ("value", "low", "high")
@@ -245,9 +245,7 @@ def _entry(group: hdf5.Group) -> Entry:
         dims = ", ".join(f"{dimension} {length}" for dimension, length in size)
         arrays[name] = f"[{dims}] {data.dtype}, {data.attrs['unit']}"
     provenance = json.loads(group.attrs["provenance"])
-    return Entry(
-        _name(group), group.attrs["key"], group.attrs["record"], provenance, arrays, sizes, scalars
-    )
+    return Entry(_name(group), group.attrs["key"], group.attrs["record"], provenance, arrays, sizes, scalars)
 
 
 def _scalar(value: Any) -> Any:  # noqa: ANN401 - whatever HDF5 held

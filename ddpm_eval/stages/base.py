@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ddpm_eval.files import digest
 from ddpm_eval.metrics.work import Work
-from ddpm_eval.results.records import Record
+from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.run import Run
 

@@ -11,14 +11,8 @@ from ddpm_eval.metrics import bound, timestep_sampling
 from ddpm_eval.metrics.bound import Estimator, EstimatorName, Model, evaluate_bound, exact_positions
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.protocol import PROTOCOLS, Protocol
-from ddpm_eval.results.records import (
-    Array,
-    BoundTerms,
-    FullBoundTerms,
-    Record,
-    StratifiedBoundTerms,
-    bound_name,
-)
+from ddpm_eval.results.fields import Array, Record
+from ddpm_eval.results.records import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.base import Output, Stage, result_key
 from ddpm_eval.stages.run import Run

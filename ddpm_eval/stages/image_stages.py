@@ -14,7 +14,8 @@ from ddpm_eval.metrics.work import Work
 from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.protocol import PROTOCOLS
-from ddpm_eval.results.records import Array, Baseline, Record, ReferenceImages
+from ddpm_eval.results.fields import Array, Record
+from ddpm_eval.results.records import Baseline, ReferenceImages
 from ddpm_eval.stages.base import Stage
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.run import Run

@@ -26,7 +26,8 @@ from ddpm_eval.model.samplers import make_sampler
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting.image_grids import mosaic
 from ddpm_eval.reporting.training_tables import history_table
-from ddpm_eval.results.records import BOUND_HISTORY, Array, BoundHistory, BoundTerms
+from ddpm_eval.results.fields import Array
+from ddpm_eval.results.records import BOUND_HISTORY, BoundHistory, BoundTerms
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.bound_stage import scored_positions
 from ddpm_eval.stages.run import SAMPLING, Run

@@ -20,15 +20,13 @@ from ddpm_eval.metrics.neighbours import NEIGHBOURS, SHOWN, find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.protocol import SAMPLING_STEPS
+from ddpm_eval.results.fields import Array, Estimate, Record
 from ddpm_eval.results.records import (
     QUALITY_OVER_STEPS,
     QUALITY_OVER_TIME,
-    Array,
-    Estimate,
     Neighbours,
     Quality,
     QualityCurve,
-    Record,
     Samples,
     Trajectory,
 )

@@ -16,7 +16,7 @@ from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics.bound import Model
 from ddpm_eval.model.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.protocol import Protocol
-from ddpm_eval.results.records import Record
+from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Entry, Result, Store
 from ddpm_eval.runtime import Progress, Runtime, silent
 from ddpm_eval.spec import RunSpec

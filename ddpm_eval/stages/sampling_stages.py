@@ -13,7 +13,8 @@ from ddpm_eval.metrics.work import Work
 from ddpm_eval.model import samplers
 from ddpm_eval.model.diffusion import evenly_spaced
 from ddpm_eval.model.samplers import AncestralSampler, make_sampler
-from ddpm_eval.results.records import Array, Interpolations, Record, Samples, Trajectory
+from ddpm_eval.results.fields import Array, Record
+from ddpm_eval.results.records import Interpolations, Samples, Trajectory
 from ddpm_eval.results.store import Result
 from ddpm_eval.spec import Method
 from ddpm_eval.stages.base import Output, Stage, result_key

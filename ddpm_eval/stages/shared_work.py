@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from ddpm_eval.files import digest
 from ddpm_eval.metrics.bound import NotFinite
+from ddpm_eval.results.fields import Array
 from ddpm_eval.results.partial import PartialResults
-from ddpm_eval.results.records import Array
 from ddpm_eval.runtime import Progress, Runtime, silent
 
 T = TypeVar("T")

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.model.diffusion import make_schedule
-from ddpm_eval.results.records import Record, ScheduleTables, TrainingLog
+from ddpm_eval.results.fields import Record
+from ddpm_eval.results.records import ScheduleTables, TrainingLog
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.base import Output, Stage
 from ddpm_eval.stages.run import Run
