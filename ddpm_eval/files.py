@@ -1,8 +1,8 @@
 """Files that are whole or absent, locks, and the digests that identify content.
 
-Every file of the project is written by `atomic_write`: under a temporary name, synchronised and renamed, so that
-a reader never meets half a file and a kill leaves the previous one in place. A digest is 12 hexadecimal digits
-of SHA-256.
+Every file of the project is written by `atomic_write`: under a temporary name, synchronised and renamed, so
+that a reader never meets half a file and a kill leaves the previous one in place. A digest is 12 hexadecimal
+digits of SHA-256.
 """
 
 import fcntl
@@ -53,8 +53,8 @@ def file_digest(path: Path) -> str:
 def atomic_write(final: Path) -> Iterator[Path]:
     """Give the name of a temporary file that becomes ``final`` if the block succeeds.
 
-    If the block fails, the temporary file is removed and ``final`` stays as it was. Temporary files that killed
-    writers of ``final`` left behind are removed first. The folder is created.
+    If the block fails, the temporary file is removed and ``final`` stays as it was. Temporary files that
+    killed writers of ``final`` left behind are removed first. The folder is created.
 
     Raises:
         ValueError: if the file cannot be written.
@@ -141,7 +141,7 @@ def _remove_abandoned(final: Path) -> None:
     """Remove the temporary files of writers of ``final`` that no longer run on this machine."""
     for stale in final.parent.glob(f"{final.name}.*.tmp"):
         owner = stale.name.removeprefix(f"{final.name}.").removesuffix(".tmp")
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() or owner == str(os.getpid()):
+        if owner == str(os.getpid()) or (owner.isdecimal() and not Path(f"/proc/{owner}").exists()):
             stale.unlink(missing_ok=True)
 
 

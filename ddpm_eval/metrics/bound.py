@@ -1,9 +1,9 @@
 """The variational bound of any network on any images, Eq. 5, term by term.
 
-`evaluate_bound` needs a network, a noise schedule and 8-bit images. One network evaluation at (image, t) serves any
-number of protocols. The noise at (image, t) is a function of (seed, image id, t); the arithmetic around the network
-is float64. Batches run over pairs of image and step, so that the memory depends neither on T nor on the number of
-images.
+`evaluate_bound` needs a network, a noise schedule and 8-bit images. One network evaluation at (image, t)
+serves any number of protocols. The noise at (image, t) is a function of (seed, image id, t); the arithmetic
+around the network is float64. Batches run over pairs of image and step, so that the memory depends neither on
+T nor on the number of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ from ddpm_eval.model.diffusion import (
 )
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.randomness import Stream, normal
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms
 from ddpm_eval.results.fields import Array
-from ddpm_eval.results.records import BoundTerms, FullBoundTerms, StratifiedBoundTerms
 
 ITEM_IMAGES = 32
 """Images whose bound is one work item."""
@@ -112,8 +112,8 @@ def exact_positions(images: ImageSet) -> Array:
 def optimal_variance(terms: FullBoundTerms, full: Schedule, schedule: Schedule | None = None) -> Array:
     """Return the isotropic sigma_t^2 that minimises the bound of the images behind ``terms``, indexed 0..T.
 
-    sigma_t^2 = beta_tilde_t + E||mu_tilde - mu_theta||^2 / D, from the measured errors of x0_hat. Source: Bao et
-    al., "Analytic-DPM", ICLR 2022, Theorem 1, with the errors in place of the model's own score.
+    sigma_t^2 = beta_tilde_t + E||mu_tilde - mu_theta||^2 / D, from the measured errors of x0_hat. Source: Bao
+    et al., "Analytic-DPM", ICLR 2022, Theorem 1, with the errors in place of the model's own score.
 
     Args:
         terms: of all steps, with x_0 estimates clipped or not as the variance is to be used.
@@ -251,7 +251,7 @@ class _Evaluation:
         return terms
 
     def _items(self, images: Array, evaluations: int) -> list[Array]:
-        """Cut images, each of so many evaluations, into items that fill a few batches, for any number of processes."""
+        """Cut images into items that fill a few batches, however many processes share them."""
         size = max(ITEM_IMAGES, -(-4 * self.batch_size // evaluations))
         return [images[start : start + size] for start in range(0, len(images), size)]
 
@@ -296,8 +296,8 @@ def evaluate_terms(
         draw: number of the noise draw.
 
     Returns:
-        Terms in nats per image and squared errors (mean over elements, units of [-1, 1]), each ``[model, pair]``
-        float64.
+        Terms in nats per image and squared errors (mean over elements, units of [-1, 1]), each ``[model,
+        pair]`` float64.
 
     Raises:
         NotFinite: naming the image and the time, if the network's output is not finite.
@@ -335,7 +335,7 @@ def _check_output(output: Tensor, ids: Tensor, t: Tensor) -> None:
 
 
 def _term(model: ModelUnderProtocol, step: ReverseStep, mean_error: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-    """Return L_{t-1}: the KL divergence from the squared error of the mean, and at t = 1 the decoder's term."""
+    """Return L_{t-1}: a KL divergence, and the decoder's term at t = 1."""
     variance = model.process.variance
     log_variance = variance.log()[t] if isinstance(variance, Tensor) else step.log_variance
     term = kl_from_error(model.process.schedule, mean_error, log_variance, t)
@@ -368,7 +368,8 @@ def evaluate_pairs(
 
     Args:
         models: of one network and chain.
-        load: maps positions ``[k]`` to images in [-1, 1] on the device, float64 ``[k, channels, side, side]``.
+        load: maps positions ``[k]`` to images in [-1, 1] on the device, float64 ``[k, channels, side,
+            side]``.
         ids: ids by position.
         pairs: int64 ``[pair, 2]``: position of the image, time.
         seed: of the noise.

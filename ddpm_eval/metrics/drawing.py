@@ -11,7 +11,7 @@ from ddpm_eval.files import digest
 from ddpm_eval.metrics.work import SERIAL, Work
 from ddpm_eval.model import samplers
 from ddpm_eval.model.samplers import Sampler
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.fields import Array
 
 BATCH_SIZE = 64
 
@@ -56,7 +56,9 @@ def ranges(first: int, end: int, size: int) -> list[range]:
     return [range(start, min(start + size, end)) for start in range(first, end, size)]
 
 
-def _draw(sampler: Sampler, shape: tuple[int, int, int], ids: range, times: Sequence[int]) -> dict[str, Array]:
+def _draw(
+    sampler: Sampler, shape: tuple[int, int, int], ids: range, times: Sequence[int]
+) -> dict[str, Array]:
     began = monotonic()
     device = sampler.process.schedule.beta.device
     places = torch.arange(ids.start, ids.stop, device=device)

@@ -25,13 +25,14 @@ class Model:
     """A network with its noise schedule and the variance it was trained with.
 
     Attributes:
-        network: maps ``x_t [batch, channels, side, side]`` and 0-based int64 times ``[batch]`` to the prediction.
+        network: maps ``x_t [batch, channels, side, side]`` and 0-based int64 times ``[batch]`` to the
+            prediction.
         schedule: of the chain, on the network's device.
         prediction: what the network predicts.
         trained_variance: reverse variance that a protocol's ``trained`` stands for.
         dtype: of the network's input; None leaves the float64 of the arithmetic.
-        optimal_variance: tables of sigma_t^2 indexed 0..T for a protocol's ``optimal``, by whether x_0 estimates
-            are clipped; see the function `optimal_variance`.
+        optimal_variance: tables of sigma_t^2 indexed 0..T for a protocol's ``optimal``, by whether x_0
+            estimates are clipped; see the function `optimal_variance`.
     """
 
     network: Network

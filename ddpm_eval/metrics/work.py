@@ -1,8 +1,8 @@
 """How an estimator's work is carried out: here, in this process and in memory.
 
 An estimator cuts its work into items and hands them to a `Work`, which computes every item once and joins the
-results. `SERIAL` computes them one after the other. `ddpm_eval.stages.shared_work.SharedWork` keeps finished items
-on disk and shares them among processes.
+results. `SERIAL` computes them one after the other. `ddpm_eval.stages.shared_work.SharedWork` keeps finished
+items on disk and shares them among processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import Progress, silent
 
 T = TypeVar("T")

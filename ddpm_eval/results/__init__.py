@@ -1,0 +1,1 @@
+"""What is measured, as records, and where it is kept."""

@@ -1,9 +1,9 @@
 """HDF5 files that are checked before the HDF5 library sees them; the only module that imports h5py.
 
-A file begins with a header of `HEADER_BYTES` in the user block that HDF5 leaves to applications: the format, the
-schema version and the SHA-256 of all that follows. Every reader compares it first, because the HDF5 library can
-return wrong values from a damaged file, or crash on it. A file that was checked and has not changed since is not
-read again. Any HDF5 program can open the files.
+A file begins with a header of `HEADER_BYTES` in the user block that HDF5 leaves to applications: the format,
+the schema version and the SHA-256 of all that follows. Every reader compares it first, because the HDF5
+library can return wrong values from a damaged file, or crash on it. A file that was checked and has not
+changed since is not read again. Any HDF5 program can open the files.
 """
 
 import hashlib

@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
 
 
 def now() -> str:
-    """Return the time in UTC, such as ``2026-01-31T12:00:00.123456+00:00``; later times sort behind earlier ones."""
+    """Return the time in UTC as text; later times sort behind earlier ones."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 

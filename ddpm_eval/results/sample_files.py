@@ -59,8 +59,7 @@ def export_png(images: Images, folder: Path) -> None:
 
 
 def export_npz(images: Images, path: Path) -> None:
-    """Write images as the array ``arr_0``, uint8 ``[n, side, side, channels]``: the layout of the ADM
-    evaluator.
+    """Write images as ``arr_0``, uint8 ``[n, side, side, channels]``, as the ADM evaluator reads.
 
     Raises:
         ValueError: if the file exists.

@@ -1,9 +1,10 @@
 """The results file: one HDF5 file for each run, in which every result is a record in a group of its own.
 
-A result lies under ``NAME/KEY``, where the key is a digest of everything that it depends on, so that results under
-different choices live side by side. `Store.put_all` copies the file, adds the groups and renames the copy into
-place: a reader never sees half a result, and a kill loses at most the results being written. Processes that write
-to one file wait for each other. `ddpm_eval.results.hdf5` checks a file before it is opened.
+A result lies under ``NAME/KEY``, where the key is a digest of everything that it depends on, so that results
+under different choices live side by side. `Store.put_all` copies the file, adds the groups and renames the
+copy into place: a reader never sees half a result, and a kill loses at most the results being written.
+Processes that write to one file wait for each other. `ddpm_eval.results.hdf5` checks a file before it is
+opened.
 """
 
 import json
@@ -75,14 +76,16 @@ class Store:
     def put_all(self, results: Sequence[Result], provenance: Mapping[str, Any]) -> None:
         """Store records in one step: after a kill all of them are there, or none.
 
-        A result of the same name and key is replaced, and so are results of the same name and of other weights.
+        A result of the same name and key is replaced, and so are results of the same name and of other
+        weights.
 
         Args:
             results: what to store.
             provenance: JSON-serialisable facts about how they were made, beside those of `environment`.
 
         Raises:
-            ValueError: if the file is damaged, or the disk is full or not writable; it is then left as it was.
+            ValueError: if the file is damaged, or the disk is full or not writable; it is then left as it
+                was.
         """
         text = json.dumps({"created": now(), **environment(), **provenance})
         arrays = [getattr(r.record, f.name) for r in results for f in array_fields(type(r.record))]

@@ -1,8 +1,10 @@
 """What a stage is, and the one place that decides whether its results are computed.
 
-A stage is one measurement of a run: a class in a file of its own. It says under which names and keys its results
+A stage is one measurement of a run: a class in a file of its own. It says under which names and keys its
+    results
 are stored, which stages it needs first, and how to compute them; `ensure` does the rest. A key is a digest of
-everything that a result depends on, so that a changed choice measures anew and an unchanged one costs nothing.
+everything that a result depends on, so that a changed choice measures anew and an unchanged one costs
+nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -77,7 +79,7 @@ def is_done(stage: Stage, run: Run) -> bool:
 
 
 def ensure(stage: Stage, run: Run) -> None:
-    """Compute and store a stage's results, and first those of the stages that it requires, unless they are stored.
+    """Compute and store what a stage requires, and its own results, unless they are stored.
 
     Under torchrun every process calls this, and they share the work.
     """
@@ -97,4 +99,6 @@ def ensure(stage: Stage, run: Run) -> None:
 def result_key(run: Run, *parts: object) -> str:
     """Return the key of a result that depends on the run's network and on ``parts``."""
     spec = run.spec
-    return digest(run.weights, spec.diffusion.model_dump(mode="json"), spec.seed, run.runtime.precision, *parts)
+    return digest(
+        run.weights, spec.diffusion.model_dump(mode="json"), spec.seed, run.runtime.precision, *parts
+    )

@@ -11,8 +11,8 @@ from ddpm_eval.metrics import bound, timestep_sampling
 from ddpm_eval.metrics.bound import Estimator, EstimatorName, Model, evaluate_bound, exact_positions
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.protocol import PROTOCOLS, Protocol
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
 from ddpm_eval.results.fields import Array, Record
-from ddpm_eval.results.records import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.base import Output, Stage, result_key
 from ddpm_eval.stages.run import Run
@@ -62,7 +62,11 @@ class BoundStage(Stage):
         """Return the digest of everything that a protocol's result depends on."""
         parts: list[object] = [self.images(run).digest, content_digest([self.positions(run)]), self.num_steps]
         if self.estimator == "stratified":
-            parts += ["stratified", self._estimator(run).evaluations_per_image, timestep_sampling.PILOT_IMAGES]
+            parts += [
+                "stratified",
+                self._estimator(run).evaluations_per_image,
+                timestep_sampling.PILOT_IMAGES,
+            ]
         parts += [required.key(run) for required in self._optimal_requires(protocol)]
         return result_key(run, protocol.model_dump_json(), *parts)
 
@@ -101,7 +105,9 @@ class BoundStage(Stage):
         outputs = dict(zip(self.protocols, self.outputs(run), strict=True))
         missing = [p for p, output in outputs.items() if not run.results.has(*output)]
         found = self._evaluate(run, missing, work)
-        return [Result(outputs[p].name, terms, outputs[p].key) for p, terms in zip(missing, found, strict=False)]
+        return [
+            Result(outputs[p].name, terms, outputs[p].key) for p, terms in zip(missing, found, strict=False)
+        ]
 
     def read(self, run: Run, protocol: Protocol) -> BoundTerms:
         """Read a stored result."""
@@ -113,7 +119,7 @@ class BoundStage(Stage):
         return run.test_images if self.split == "test" else run.train_images
 
     def positions(self, run: Run) -> Array:
-        """Return the positions that are scored: exact images, or a fixed random subset where their number is limited."""
+        """Return the positions of the images that are scored."""
         evaluation = run.spec.evaluation
         limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
         return scored_positions(self.images(run), limit)
@@ -149,7 +155,7 @@ class BoundStage(Stage):
 
 
 def scored_positions(images: ImageSet, limit: int | None) -> Array:
-    """Return the positions of all exact images, or of a fixed random subset of ``limit`` of them, increasing."""
+    """Return the positions of all exact images, or of a fixed random subset of ``limit``."""
     exact = exact_positions(images)
     if limit is None or limit >= len(exact):
         return exact

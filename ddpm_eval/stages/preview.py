@@ -1,9 +1,10 @@
 """Previews of a training: at intervals of updates, a grid of samples and an estimate of the bound.
 
-Both are of the averaged weights, and always of the same noise and images, so that what differs is the network. The
-samples take a chain of at most `STEPS` steps (DDIM without noise); a network that predicts mu knows its own chain only
-and shows fewer samples of all its steps. The bound is the stratified estimate under protocol ``paper`` of at most
-`TEST_IMAGES` test images with `EVALUATIONS` network evaluations each. Training is not changed by any of it.
+Both are of the averaged weights, and always of the same noise and images, so that what differs is the
+network. The samples take a chain of at most `STEPS` steps (DDIM without noise); a network that predicts mu
+knows its own chain only and shows fewer samples of all its steps. The bound is the stratified estimate under
+protocol ``paper`` of at most `TEST_IMAGES` test images with `EVALUATIONS` network evaluations each. Training
+is not changed by any of it.
 """
 
 import logging
@@ -26,8 +27,8 @@ from ddpm_eval.model.samplers import make_sampler
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting.image_grids import mosaic
 from ddpm_eval.reporting.training_tables import history_table
+from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory, BoundTerms
 from ddpm_eval.results.fields import Array
-from ddpm_eval.results.records import BOUND_HISTORY, BoundHistory, BoundTerms
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.bound_stage import scored_positions
 from ddpm_eval.stages.run import SAMPLING, Run
@@ -50,7 +51,9 @@ PROTOCOL = PROTOCOLS["paper"]
 
 
 @contextmanager
-def training_callbacks(run: Run, preview_steps: int = 0, tensorboard: bool = False) -> Iterator[list[Callback]]:
+def training_callbacks(
+    run: Run, preview_steps: int = 0, tensorboard: bool = False
+) -> Iterator[list[Callback]]:
     """Give the callbacks of a run's training.
 
     Args:
@@ -62,7 +65,9 @@ def training_callbacks(run: Run, preview_steps: int = 0, tensorboard: bool = Fal
         ValueError: if a package is missing.
     """
     board = TensorBoard(run.folder / FOLDER) if tensorboard else None
-    callbacks: list[Callback] = [] if board is None else [board]  # it opens its file before a preview is shown
+    callbacks: list[Callback] = (
+        [] if board is None else [board]
+    )  # it opens its file before a preview is shown
     if preview_steps:
         callbacks.append(Previews(run, preview_steps, board))
     try:
@@ -127,7 +132,7 @@ class Previews:
             ) from None
 
     def _clear(self, trainer: Trainer) -> None:
-        """Delete what is left of a preview in progress: training may not come back to the very same weights."""
+        """Delete what is left of a preview: training may not come back to the very same weights."""
         if trainer.runtime.main:
             shutil.rmtree(self.run.folder / "partial" / PARTIAL, ignore_errors=True)
         trainer.runtime.barrier()
@@ -144,7 +149,9 @@ class Previews:
     def _append(self, bound: BoundHistory, seconds: float) -> None:
         history = self._history()
         if history is not None:
-            before = history.update < bound.update[0]  # what lies beyond a checkpoint is taken again after a kill
+            before = (
+                history.update < bound.update[0]
+            )  # what lies beyond a checkpoint is taken again after a kill
             bound = replace(
                 bound,
                 update=np.append(history.update[before], bound.update),
@@ -258,7 +265,9 @@ class Moment:
 
 def preview_positions(run: Run) -> Array:
     """Return the positions of the test images whose bound is followed."""
-    return scored_positions(run.test_images, min(TEST_IMAGES, run.spec.evaluation.n_test_images or TEST_IMAGES))
+    return scored_positions(
+        run.test_images, min(TEST_IMAGES, run.spec.evaluation.n_test_images or TEST_IMAGES)
+    )
 
 
 def history_key(run: Run) -> str:

@@ -1,7 +1,7 @@
-"""Sample quality of a run as stages: of its samples, over its reverse process, over shorter chains, and copies.
+"""Sample quality of a run as stages.
 
-The same samples are followed over the reverse process (Fig. 10) and over numbers of sampling steps, in the features of
-the data set's classifier or of Inception.
+The same samples are followed over the reverse process (Fig. 10) and over numbers of sampling steps, in the
+features of the data set's classifier or of Inception.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class FeatureSource:
     inception_weights: Path | None = None
 
     def exists(self, run: Run) -> bool:
-        """Tell whether there is a network to extract features: labels for a classifier, or Inception's weights."""
+        """Tell whether there are labels for a classifier, or Inception's weights."""
         return self.inception_weights is not None or run.train_images.labels is not None
 
     def key(self, run: Run) -> str:
@@ -224,7 +224,7 @@ class NeighboursStage(_QualityStage):
 
 
 def check_sample_counts(run: Run, source: FeatureSource) -> None:
-    """Raise ValueError now, not after hours, if the samples to be drawn will be too few for the quality figures."""
+    """Raise ValueError before hours of sampling if the samples will be too few."""
     if not source.exists(run):
         return
     extractor = source.extractor(run)

@@ -1,6 +1,7 @@
 """A run: one trained model in a folder, with the resources that its stages use.
 
-The folder holds the checkpoint, ``results.h5`` and the work in progress (``partial/``). A `Run` knows no stage.
+The folder holds the checkpoint, ``results.h5`` and the work in progress (``partial/``). A `Run` knows no
+stage.
 """
 
 from collections.abc import Sequence
@@ -96,13 +97,14 @@ class Run:
             return schedule
         if not self.can_skip_steps:
             raise ValueError(
-                "a network that predicts mu knows the mean of its own chain only: fewer steps are not possible"
+                "a network that predicts mu knows the mean of its own chain only: fewer steps are not "
+                "possible"
             )
         return schedule.respaced(evenly_spaced(schedule.timesteps, num_steps))
 
     @property
     def can_skip_steps(self) -> bool:
-        """Whether the network serves shorter chains: one that predicts mu knows the mean of its own chain only."""
+        """Whether the network serves shorter chains: with mu it knows its own chain only."""
         return self.spec.diffusion.prediction != "mu"
 
     def model(self, num_steps: int | None = None) -> Model:
@@ -146,7 +148,7 @@ class RunResults:
         return Store(self.run.folder / checkpoints.RESULTS_NAME)
 
     def qualified(self, name: str) -> str:
-        """Return the name under which a result of the runtime's precision is stored, such as ``bf16/samples``."""
+        """Return the name of a result of the runtime's precision, such as ``bf16/samples``."""
         precision = self.run.runtime.precision
         return name if precision == "fp32" else f"{precision}/{name}"
 
@@ -180,7 +182,9 @@ class RunResults:
         }
 
 
-def open_run(folder: Path, runtime: Runtime, data_root: Path | None = None, progress: Progress = silent) -> Run:
+def open_run(
+    folder: Path, runtime: Runtime, data_root: Path | None = None, progress: Progress = silent
+) -> Run:
     """Return the run whose checkpoint lies in ``folder``.
 
     Raises:

@@ -78,7 +78,7 @@ class SamplesStage(Stage):
         return None if drawn is None else self.extended(run, drawn)
 
     def extended(self, run: Run, drawn: Mapping[str, Array]) -> Samples:
-        """Return the stored samples with newly drawn ones behind them; those that are not finite are recorded."""
+        """Return the stored samples with newly drawn ones behind them."""
         arrays = {name: drawn[name] for name in ("images", "out_of_range", "seconds")}
         if self.n_stored(run):
             stored = self.read(run)
@@ -114,7 +114,7 @@ class SamplesStage(Stage):
 
 @dataclass(frozen=True)
 class TrajectoryStage(Stage):
-    """The estimates x0_hat of the first samples over the reverse process (Figs. 6 and 10); it draws these samples."""
+    """The estimates x0_hat of the first samples, which it draws (Figs. 6 and 10)."""
 
     name = "progressive"
     record = Trajectory

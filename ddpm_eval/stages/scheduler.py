@@ -1,9 +1,9 @@
 """Running the stages of several runs, side by side where that is faster.
 
-Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are therefore
-taken by as many worker processes as there are cores (or jobs, if fewer), each with an equal share of the threads, so
-that a job that continues after a kill gets the same number of threads. Under torchrun and on GPUs jobs run one after
-the other.
+Small networks use two cores better as two single-threaded runs than as one run of two threads. Jobs are
+therefore taken by as many worker processes as there are cores (or jobs, if fewer), each with an equal share
+of the threads, so that a job that continues after a kill gets the same number of threads. Under torchrun and
+on GPUs jobs run one after the other.
 """
 
 import multiprocessing
@@ -53,7 +53,7 @@ class Job:
 
 
 def pending(job: Job) -> dict[str, int]:
-    """Return the stages of a job that are not done, with about the network evaluations that each still needs."""
+    """Return the network evaluations that each stage of a job still needs."""
     run = Run(job.folder, job.spec, ALONE, job.data_root)
     log = stored_log(run)
     if log is not None and log.diverged:

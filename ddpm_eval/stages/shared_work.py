@@ -20,7 +20,8 @@ class SharedWork:
         folder: below which finished items are kept.
         key: digest of everything that the items depend on beside the key that is given to `map`.
         runtime: the processes.
-        progress: called with the work's name, the network evaluations done and their total, over all processes.
+        progress: called with the work's name, the network evaluations done and their total, over all
+            processes.
     """
 
     def __init__(self, folder: Path, key: str, runtime: Runtime, progress: Progress = silent) -> None:

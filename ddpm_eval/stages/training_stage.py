@@ -36,7 +36,7 @@ class TrainingStage(Stage):
         return run.weights
 
     def is_stored(self, run: Run) -> bool:
-        """Tell whether training is over, and its log stored: all updates done, diverged, or done by others."""
+        """Tell whether training is over and its log stored."""
         if not run.checkpoint.exists():
             return False
         check_same_run(run.header, run.spec, run.checkpoint)
