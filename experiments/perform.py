@@ -1,10 +1,20 @@
 """Running an experiment: its jobs with progress on the terminal, and the report as results arrive."""
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ddpm_eval.stages.scheduler import Job
+import torch
+
+from ddpm_eval.runtime import ProgressEvent
+from ddpm_eval.stages.scheduler import Job, pending, run_all
+from experiments.progress import ExperimentBar
+from experiments.report import Report, summary
 from experiments.study import Study
+
+FIRST_RESULT = "quality"
+"""The stage of the first job after which its results are shown at once; what comes later deepens them."""
 
 
 def perform(
@@ -26,5 +36,67 @@ def perform(
 
     Returns:
         The report's page; None on a dry run, and on processes other than the main one.
+
+    Raises:
+        ValueError: if a job cannot be done, or the report cannot be written.
     """
-    raise NotImplementedError
+    missing = {job.name: pending(job) for job in jobs}
+    if dry_run:
+        _print_plan(jobs, missing, echo)
+        return None
+    report = Report(study)
+    if any(missing.values()):
+        _run(study, jobs, missing, report)
+    if not _is_main():
+        return None
+    page = report.write()
+    _print_tables(study, tables, echo)
+    echo(f"Report: {page}")
+    return page
+
+
+def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, int]], report: Report) -> None:
+    """Run all jobs; render the report when the first job has its quality, and whenever a job is done."""
+    runs = {run.folder: run for run in study.runs}
+    with ExperimentBar(missing, shown=_is_main()) as bar:
+
+        def show(job: Job) -> None:
+            if _is_main():
+                page = report.write()
+                bar.write(f"{job.name}: {summary(runs[job.folder])} ({page})")
+
+        def on_progress(event: ProgressEvent) -> None:
+            bar.update(event)
+            if event.stored and event.stage == FIRST_RESULT and event.job == jobs[0].name:
+                show(jobs[0])
+
+        def on_done(job: Job) -> None:
+            bar.finish(job.name)
+            show(job)
+
+        run_all(jobs, missing, _workers(study.options.device), on_progress, on_done)
+
+
+def _print_plan(
+    jobs: Sequence[Job], missing: Mapping[str, Mapping[str, int]], echo: Callable[[str], None]
+) -> None:
+    for job in jobs:
+        echo(f"{job.folder}: to do: {', '.join(missing[job.name]) or 'nothing'}")
+        echo(json.dumps(job.spec.model_dump(mode="json"), indent=2))
+
+
+def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None]) -> None:
+    """Print those of the named tables that exist."""
+    for path in (study.tables / f"{name}.md" for name in names):
+        if path.exists():
+            echo(path.read_text())
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _workers(device: str) -> int:
+    """Return how many jobs may run side by side: one on a GPU, else one for each core."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return 1 if on_gpu else os.cpu_count() or 1

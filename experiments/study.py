@@ -1,4 +1,4 @@
-"""A study: the runs behind one report, resolved once: where they lie, what they are, and what is stored of them.
+"""A study: the runs behind one report, where they lie, what they are, and what is stored of them.
 
 A study is of a preset, which has a run for each cell of Table 2, or of one run that was named by its folder.
 Nothing here needs torch: what a run is comes from its preset or from its results. What a checkpoint says of a
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ddpm_eval.protocol import PROTOCOLS, Protocol
-from ddpm_eval.results.records import BoundTerms, FullBoundTerms, Record, StratifiedBoundTerms, bound_name
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
+from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Entry, Store
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.spec_text import override, parse
@@ -72,14 +73,15 @@ class StudyRun:
         return None if newest is None else self.results.get(name, record_type, newest.key)
 
     def bound(self, split: str = "test", protocol: Protocol = PROTOCOLS["paper"]) -> BoundTerms | None:
-        """Return the bound of a split on all steps: the full one if it was measured, else the stratified one."""
+        """Return the bound of a split on all steps: the full one if it was measured, else the stratified."""
         full = self.result(bound_name(split, protocol), FullBoundTerms)
         return full or self.result(bound_name(split, protocol, "stratified"), StratifiedBoundTerms)
 
     def full_bounds(self, split: str) -> list[FullBoundTerms]:
         """Return the full bounds of a split under every protocol, in the order of the protocols' names."""
-        names = dict.fromkeys(entry.name for entry in self.entries())
-        found = [self.result(name, FullBoundTerms) for name in names if name.startswith(f"bound/full/{split}/")]
+        prefix = f"bound/full/{split}/"
+        names = dict.fromkeys(entry.name for entry in self.entries() if entry.name.startswith(prefix))
+        found = [self.result(name, FullBoundTerms) for name in names]
         return [terms for terms in found if terms is not None]
 
     @property
@@ -128,6 +130,11 @@ class Study:
     preset: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     options: StudyOptions = field(default_factory=StudyOptions)
+
+    @property
+    def has_every_cell(self) -> bool:
+        """Whether there is a run for each cell of Table 2."""
+        return len(self.runs) == len(TABLE_2)
 
     @property
     def tables(self) -> Path:

@@ -1,0 +1,74 @@
+"""Section 4.3: the split into rate and distortion, Table 4, Fig. 5, and every term of the bound."""
+
+from ddpm_eval.reporting.bound_comparisons import baseline_table
+from ddpm_eval.reporting.bound_tables import split_table, terms_table
+from ddpm_eval.reporting.figure_files import write_figure
+from ddpm_eval.reporting.plots import plot_rate_distortion, plot_terms
+from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve, table4
+from ddpm_eval.reporting.report_parts import Illustration, Section, Table
+from ddpm_eval.reporting.tables import write_table
+from ddpm_eval.results.bound_terms import BoundTerms
+from ddpm_eval.results.records import Baseline
+from experiments.describe import paper_columns
+from experiments.paper import published
+from experiments.study import Study
+from experiments.variance_floors import variance_floors
+
+TITLE = "Rate and distortion (Table 4, Fig. 5)"
+
+
+def section(study: Study) -> Section:
+    """Render the split, Table 4, Fig. 5 and the bound's terms."""
+    terms = study.main.bound()
+    if terms is None:
+        return Section(TITLE)
+    how = (
+        f"{study.main.spec.data.name} test set, n = {len(terms.image_id)} images, "
+        f"{terms.protocol.caption()}, 95% intervals over images"
+    )
+    return Section(TITLE, "", _tables(study, terms, how), _figures(study, terms, how))
+
+
+def _tables(study: Study, terms: BoundTerms, how: str) -> list[Table]:
+    split = write_table(
+        split_table(terms, published.SPLIT_BITS_PER_DIM),
+        study.tables / "split",
+        f"The bound split into rate L_1 + ... + L_(T-1), distortion L_0 and prior L_T; {how}. "
+        f"{paper_columns(study)}",
+    )
+    compression = write_table(
+        table4(terms, published.table_4()),
+        study.tables / "table4",
+        f"Progressive lossy compression: rate received before each estimate of x_0, and its error; {how}. "
+        f"{paper_columns(study)}",
+    )
+    baseline = study.main.result("baseline", Baseline)
+    return [split, compression] + ([] if baseline is None else [_baseline(study, terms, baseline)])
+
+
+def _baseline(study: Study, terms: BoundTerms, baseline: Baseline) -> Table:
+    caption = (
+        f"The model's bound beside a Gaussian fitted to the {baseline.n_train} training images: its exact "
+        "negative log likelihood (images spread over their 8-bit bins), and the exact bound of its exact "
+        f"denoiser (unclipped, exact decoder, {baseline.variance}, no noise drawn); "
+        f"{study.main.spec.data.name} test set, 95% intervals over images. "
+        "The bound may be below the likelihood: the decoder's outer bins are open (docs/protocol.md)."
+    )
+    return write_table(baseline_table(terms, baseline), study.tables / "baseline", caption)
+
+
+def _figures(study: Study, terms: BoundTerms, how: str) -> list[Illustration]:
+    curve = rate_distortion_curve(terms)
+    every_term = terms_table(terms, variance_floors(study.main, terms.variance))
+    return [
+        write_figure(
+            plot_rate_distortion(curve, published.table_4()),
+            curve,
+            study.figures / "rate_distortion",
+            f"Rate and distortion over the reverse process (Fig. 5); {how}. "
+            "Crosses: the paper's Table 4, CIFAR-10.",
+        ),
+        write_figure(
+            plot_terms(every_term), every_term, study.figures / "terms", f"Every term of the bound; {how}."
+        ),
+    ]

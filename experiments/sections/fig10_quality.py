@@ -1,0 +1,25 @@
+"""Fig. 10: sample quality over the reverse process."""
+
+from ddpm_eval.reporting.figure_files import write_figure
+from ddpm_eval.reporting.plots import plot_quality
+from ddpm_eval.reporting.quality_tables import quality_over_time
+from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.results.records import QUALITY_OVER_TIME, QualityCurve
+from experiments.study import Study
+
+TITLE = "Quality over the reverse process (Fig. 10)"
+
+
+def section(study: Study) -> Section:
+    """Render the Frechet distance and the score of x0_hat over the reverse process."""
+    curve = study.main.result(QUALITY_OVER_TIME, QualityCurve)
+    if curve is None:
+        return Section(TITLE)
+    frame = quality_over_time(curve, study.main.spec.diffusion.timesteps)
+    caption = (
+        f"Estimates x0_hat of the first {curve.n_samples} samples, clipped to [-1, 1], over the reverse "
+        "process: Frechet distance to the training images and score, 95% intervals; "
+        f"{curve.caption}."
+    )
+    figure = plot_quality(frame, "reverse_steps", "reverse steps taken", curve.features)
+    return Section(TITLE, figures=[write_figure(figure, frame, study.figures / "quality_time", caption)])

@@ -1,0 +1,33 @@
+"""Sample quality against the number of sampling steps, with the time that they take."""
+
+from ddpm_eval.reporting.figure_files import write_figure
+from ddpm_eval.reporting.plots import plot_quality
+from ddpm_eval.reporting.quality_tables import quality_over_steps
+from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.reporting.tables import write_table
+from ddpm_eval.results.records import QUALITY_OVER_STEPS, QualityCurve
+from experiments.study import Study
+
+TITLE = "Quality against the number of sampling steps"
+
+
+def section(study: Study) -> Section:
+    """Render quality and time against the number of sampling steps."""
+    names = list(QUALITY_OVER_STEPS.values())
+    found = (study.main.result(name, QualityCurve) for name in names)
+    curves = [curve for curve in found if curve is not None]
+    if not curves:
+        return Section(TITLE)
+    frame = quality_over_steps(curves)
+    entries = (study.main.entry(name) for name in names)
+    device = next(entry.provenance["device"] for entry in entries if entry is not None)
+    caption = (
+        f"The same {curves[0].n_samples} samples with fewer, evenly spaced steps: ancestral sampling, and "
+        "DDIM without noise (Song et al. 2021); 95% intervals; "
+        f"{curves[0].caption}. Time per image is measured on {device}."
+    )
+    figure = plot_quality(frame, "steps", "sampling steps", curves[0].features)
+    table = write_table(frame, study.tables / "steps", caption)
+    return Section(
+        TITLE, "", [table], [write_figure(figure, frame, study.figures / "quality_steps", caption)]
+    )

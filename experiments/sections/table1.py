@@ -1,0 +1,52 @@
+"""Table 1: the paper's model and, where it is measured, that trained on L, above the literature's rows."""
+
+from ddpm_eval.reporting import quality_tables
+from ddpm_eval.reporting.bound_tables import bound_estimates
+from ddpm_eval.reporting.estimate_columns import estimate_cells
+from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.reporting.tables import write_table
+from ddpm_eval.results.records import Quality
+from experiments.paper import published
+from experiments.study import Study, StudyRun
+
+TITLE = "Sample quality and bits/dim beside the literature (Table 1)"
+CAPTION = (
+    "Measured models above the paper's Table 1 (CIFAR-10, 50,000 samples, Inception score and FID). Scores "
+    "and distances in different features, and numbers of different data, cannot be compared."
+)
+
+
+def section(study: Study) -> Section:
+    """Render Table 1."""
+    rows = [_row(run) for run in study.runs if run is study.main or _predicts_eps_with_fixed_variance(run)]
+    measured = [row for row in rows if row]
+    if not measured:
+        return Section(TITLE)
+    frame = quality_tables.table1(measured, published.table_1())
+    return Section(TITLE, tables=[write_table(frame, study.tables / "table1", CAPTION)])
+
+
+def _predicts_eps_with_fixed_variance(run: StudyRun) -> bool:
+    diffusion = run.spec.diffusion
+    return diffusion.prediction == "eps" and not diffusion.learns_variance
+
+
+def _row(run: StudyRun) -> dict[str, object]:
+    """Return a run's row, empty if its quality was not measured."""
+    quality = run.result("quality", Quality)
+    if quality is None:
+        return {}
+    row: dict[str, object] = {
+        "model": f"this run: {run.label}",
+        "data": run.spec.data.name,
+        "conditional": False,
+        "features": "Inception" if quality.is_inception else quality.features,
+        "is_bound": True,
+        **estimate_cells("score", quality.score),
+        **estimate_cells("frechet_distance", quality.frechet_distance),
+    }
+    for split in ("test", "train"):
+        terms = run.bound(split)
+        if terms is not None:
+            row |= estimate_cells(f"{split}_bits_per_dim", bound_estimates(terms)["total"])
+    return row
