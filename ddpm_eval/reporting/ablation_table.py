@@ -14,7 +14,8 @@ import pandas as pd
 
 from ddpm_eval.reporting.bound_tables import bound_estimates
 from ddpm_eval.reporting.estimate_columns import estimate_cells
-from ddpm_eval.results.records import BoundTerms, Quality, TrainingLog
+from ddpm_eval.results.bound_terms import BoundTerms
+from ddpm_eval.results.records import Quality, TrainingLog
 
 PLACES = (
     ("mu", "L", "learned"),

@@ -14,7 +14,9 @@ import pandas as pd
 from ddpm_eval.reporting.bound_tables import BITS_PER_DIM
 from ddpm_eval.reporting.estimate_columns import add_estimates
 from ddpm_eval.reporting.intervals import difference, mean_estimate
-from ddpm_eval.results.records import Array, Baseline, BoundTerms, Estimate
+from ddpm_eval.results.bound_terms import BoundTerms
+from ddpm_eval.results.fields import Array, Estimate
+from ddpm_eval.results.records import Baseline
 
 QUANTITIES = ("rate", "distortion", "prior", "total")
 FEWEST_IMAGES = 8

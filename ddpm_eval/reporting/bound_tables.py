@@ -15,7 +15,8 @@ import pandas as pd
 
 from ddpm_eval.reporting.estimate_columns import ROW_BOUNDS
 from ddpm_eval.reporting.intervals import mean_estimate
-from ddpm_eval.results.records import Array, BoundTerms, Estimate
+from ddpm_eval.results.bound_terms import BoundTerms
+from ddpm_eval.results.fields import Array, Estimate
 
 BITS_PER_DIM = "bits/dim"
 

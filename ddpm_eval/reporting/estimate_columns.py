@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ddpm_eval.results.records import Array, Estimate
+from ddpm_eval.results.fields import Array, Estimate
 
 ROW_BOUNDS = ("low", "high")
 

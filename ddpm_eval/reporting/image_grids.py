@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_eval.reporting.figure_style import style
-from ddpm_eval.results.records import Array
+from ddpm_eval.results.fields import Array
 
 PANEL_INCHES = 3.4
 WIDTH_INCHES = 7.0

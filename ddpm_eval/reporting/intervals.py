@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from ddpm_eval.results.records import Array, Estimate
+from ddpm_eval.results.fields import Array, Estimate
 
 LEVEL = 0.95
 METHOD = "95%, BCa bootstrap over images in its analytic form with Student's t quantiles"

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.reporting import intervals
 from ddpm_eval.reporting.report_parts import ProvenanceRow
-from ddpm_eval.results import records
-from ddpm_eval.results.records import Record, array_fields, fields_of_kind
+from ddpm_eval.results import bound_terms, records
+from ddpm_eval.results.fields import Record, array_fields, fields_of_kind
 
 if TYPE_CHECKING:
     from ddpm_eval.results.store import Entry  # which imports h5py
 
 RECORDS = {
-    name: kind for name, kind in vars(records).items() if isinstance(kind, type) and issubclass(kind, Record)
+    name: kind
+    for module in (bound_terms, records)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and issubclass(kind, Record)
 }
 COUNTED = {"image": "images", "sample": "samples", "update": "updates", "pair": "pairs", "t": "steps"}
 """Dimensions of which a result's n is the length, and what they count."""

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ddpm_eval.reporting.estimate_columns import add_interval, estimate_cells
 from ddpm_eval.reporting.intervals import share_interval
-from ddpm_eval.results.records import Array, Estimate, Neighbours, Quality, QualityCurve, fields_of_kind
+from ddpm_eval.results.fields import Array, Estimate, fields_of_kind
+from ddpm_eval.results.records import Neighbours, Quality, QualityCurve
 
 TABLE1_COLUMNS = (
     *("model", "data", "conditional", "features", "score", "frechet_distance"),

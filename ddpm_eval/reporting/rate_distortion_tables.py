@@ -12,7 +12,8 @@ import pandas as pd
 
 from ddpm_eval.reporting.estimate_columns import add_interval
 from ddpm_eval.reporting.intervals import MeanDistribution, grouped_estimate, mean_estimate
-from ddpm_eval.results.records import Array, BoundTerms, FullBoundTerms, StratifiedBoundTerms
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms
+from ddpm_eval.results.fields import Array
 
 HALF_RANGE = 127.5
 """What turns errors on [-1, 1] into errors on 0-255."""

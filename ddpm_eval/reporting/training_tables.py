@@ -5,7 +5,8 @@ import pandas as pd
 
 from ddpm_eval.reporting.estimate_columns import add_interval
 from ddpm_eval.reporting.intervals import mean_estimate
-from ddpm_eval.results.records import BoundHistory, TrainingLog
+from ddpm_eval.results.bound_terms import BoundHistory
+from ddpm_eval.results.records import TrainingLog
 
 
 def training_curve(log: TrainingLog, points: int = 300) -> pd.DataFrame:

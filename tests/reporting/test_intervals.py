@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from ddpm_eval.reporting import intervals
+from ddpm_eval.results.fields import Estimate
 
 
 def test_interval_of_symmetric_data_is_students_t():
@@ -18,11 +19,10 @@ def test_interval_agrees_with_resampled_bca():
     """The analytic form against scipy's 100,000 resamples.
 
     Two differences remain: the Monte Carlo error of a 2.5% quantile, sqrt(0.025 * 0.975 / 1e5) / 0.0584 =
-        0.0085 standard
-    errors; and Student's t instead of the normal quantile with n - 1 for n, (1.9720 / 1.9600) * sqrt(200 /
-    199) = 0.9% of 2 standard errors. Terms of order 1/n that the expansion omits are smaller (skewness 2, n =
-    200: a = 0.024, a^2 z^3 = 0.004). The bound allows 0.05 standard errors; a plain symmetric interval is off
-    by a(2 z^2 + 1) = 0.2 of them.
+    0.0085 standard errors; and Student's t instead of the normal quantile with n - 1 for n,
+    (1.9720 / 1.9600) * sqrt(200 / 199) = 0.9% of 2 standard errors. Terms of order 1/n that the expansion
+    omits are smaller (skewness 2, n = 200: a = 0.024, a^2 z^3 = 0.004). The bound allows 0.05 standard errors;
+    a plain symmetric interval is off by a(2 z^2 + 1) = 0.2 of them.
     """
     rng = np.random.default_rng(1)
     x = rng.exponential(size=200)
@@ -134,9 +134,10 @@ def test_grouped_estimate_is_the_estimate_of_each_group():
     rng = np.random.default_rng(6)
     group, values = rng.integers(0, 3, 60), rng.lognormal(size=60)
     found = intervals.grouped_estimate(values, group, 4)
+    bounds = np.array(found.interval())
     for g in range(3):
         alone = intervals.mean_estimate(values[group == g])
-        np.testing.assert_allclose(found[g].interval(), alone.interval(), rtol=1e-12)
+        np.testing.assert_allclose(bounds[:, g], alone.interval(), rtol=1e-12)
     assert found.n[3] == 0
     assert np.isnan(found.value[3])
 
@@ -149,3 +150,12 @@ def test_share_interval_agrees_with_scipys(successes, n):
 
 def test_share_of_nothing_has_no_interval():
     assert np.isnan(intervals.share_interval(0.5, 0)).all()
+
+
+def test_a_single_mean_becomes_an_estimate_with_its_unit():
+    x = np.random.default_rng(8).exponential(size=20)
+    mean = intervals.mean_estimate(x)
+    low, high = mean.interval()
+    assert mean.estimate("bits/dim") == Estimate(x.mean(), low, high, "bits/dim")
+    with pytest.raises(TypeError):
+        intervals.mean_estimate(np.ones((3, 2))).estimate("bits/dim")

@@ -1,0 +1,130 @@
+"""What plots show, tested as data: drawn coordinates, labels and texts."""
+
+import numpy as np
+import pandas as pd
+
+from ddpm_eval.reporting.plots import (
+    plot_ablation,
+    plot_against,
+    plot_quality,
+    plot_rate_distortion,
+    plot_terms,
+    plot_training,
+)
+from experiments.paper import published
+
+
+def line(ax, label):
+    return next(item for item in ax.lines if item.get_label() == label).get_xydata()
+
+
+def test_rate_distortion_draws_the_three_panels_of_figure_5(curve):
+    curve["reverse_steps"] *= 100
+    figure = plot_rate_distortion(curve, published.table_4())
+    pairs = [
+        ("reverse_steps", "rmse_255"),
+        ("reverse_steps", "rate_bits_per_dim"),
+        ("rate_bits_per_dim", "rmse_255"),
+    ]
+    for ax, (x, y) in zip(figure.axes, pairs, strict=True):
+        np.testing.assert_array_equal(line(ax, "this model"), curve[[x, y]])
+        np.testing.assert_array_equal(line(ax, "paper (CIFAR-10)"), published.table_4()[[x, y]])
+        band = ax.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == (curve[f"{y}_low"].min(), curve[f"{y}_high"].max())
+        assert ax.get_xlabel() and ax.get_ylabel()
+
+
+def test_the_papers_points_are_not_drawn_over_the_steps_of_a_shorter_chain(curve):
+    """In the fixture's chain of ten steps, the paper's 1000 would squeeze the model's curve into the axis."""
+    counts = [len(ax.lines) for ax in plot_rate_distortion(curve, published.table_4()).axes]
+    assert counts == [1, 1, 2]
+    longer = curve.assign(reverse_steps=curve["reverse_steps"] * 100)
+    counts = [len(ax.lines) for ax in plot_rate_distortion(longer, published.table_4()).axes]
+    assert counts == [2, 2, 2]
+
+
+def test_several_runs_get_a_line_each_and_a_legend(curve):
+    both = pd.concat([curve.assign(run="full"), (curve * 1.5).assign(run="stratified")])
+    figure = plot_rate_distortion(both)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "stratified"]
+    np.testing.assert_array_equal(
+        line(figure.axes[0], "stratified"), 1.5 * curve[["reverse_steps", "rmse_255"]]
+    )
+
+
+def test_ablation_shows_intervals_the_yardstick_and_why_a_cell_is_empty(ablation):
+    figure = plot_ablation(ablation)
+    for ax, (low, value, high) in zip(figure.axes, ((9, 10, 12), (2, 3, 4), (3.5, 3.75, 4.125)), strict=True):
+        bars, points = ax.collections
+        assert {tuple(path[:, 0]) for path in bars.get_segments() if path.ndim == 2} == {(low, high)}
+        assert set(points.get_offsets()[[0, 1, 3, 5], 0]) == {value}
+        assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [
+            ("diverged", 2),
+            ("missing", 4),
+        ]
+    assert figure.axes[0].get_xlabel() == "Frechet distance\n(digits-classifier)"
+    assert list(figure.axes[0].lines[0].get_xdata()) == [5.0, 5.0]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][2] == "mu, MSE, fixed"
+
+
+def test_ablation_of_nothing_yet_can_be_drawn(ablation):
+    empty = ablation.assign(status="missing", features="")
+    empty.iloc[:, 4:14] = np.nan
+    assert [text.get_text() for text in plot_ablation(empty).axes[1].texts] == ["missing"] * 6
+
+
+def test_terms_show_the_floor():
+    t = np.arange(1, 6)
+    frame = pd.DataFrame({"t": t, "bits_per_dim": 1.0 / t, "low": 0.9 / t, "high": 1.1 / t})
+    with_floor = plot_terms(frame.assign(floor_bits_per_dim=[0, 0.1, 0.05, 0.01, 0.001]))
+    np.testing.assert_array_equal(line(with_floor.axes[0], "variance floor")[:, 0], [2, 3, 4, 5])
+    without = plot_terms(frame.assign(floor_bits_per_dim=np.nan))
+    assert [item.get_label() for item in without.axes[0].lines] == ["term"]
+
+
+def test_training_curves_stop_where_the_run_diverged():
+    frame = pd.DataFrame(
+        {"update": [1, 2, 3], "loss": [1.0, 0.5, np.inf], "gradient_norm": [2.0, 1.0, np.nan]}
+    )
+    figure = plot_training(frame, "training loss")
+    assert [ax.get_yscale() for ax in figure.axes] == ["log", "log"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "gradient norm before clipping"]
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_ylim()[1] < 10
+
+
+def test_plot_against_draws_points_with_intervals():
+    frame = pd.DataFrame({"steps": [10, 5], "b": [1.0, 2.0], "b_low": [0.5, 1.5], "b_high": [1.5, 3.0]})
+    ax = plot_against(frame, "steps", "b", xlabel="steps", ylabel="bits/dim", log=True).axes[0]
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[5, 2], [10, 1]])
+    assert [path[:, 1].tolist() for path in ax.collections[0].get_segments()] == [[1.5, 3.0], [0.5, 1.5]]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+
+
+def test_quality_curves_are_drawn_with_intervals_and_against_time_where_it_is_known():
+    frame = pd.DataFrame(
+        {"method": ["a", "a", "b"], "steps": [20, 10, 10], "seconds_per_image": [0.2, 0.1, 0.3]}
+    )
+    for name in ("frechet_distance", "score"):
+        frame = frame.assign(
+            **{name: [1.0, 2.0, 3.0], f"{name}_low": [0.5, 1.5, 2.5], f"{name}_high": [1.5, 2.5, 3.5]}
+        )
+    figure = plot_quality(frame, "steps", "sampling steps", "digits-classifier")
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "sampling steps",
+        "sampling steps",
+        "seconds per image",
+    ]
+    np.testing.assert_array_equal(line(figure.axes[0], "a"), [[10, 2], [20, 1]])
+    np.testing.assert_array_equal(line(figure.axes[2], "b"), [[0.3, 3]])
+    assert figure.axes[1].collections[0].get_segments()[1][:, 1].tolist() == [0.5, 1.5]
+    assert "digits-classifier" in figure.axes[0].get_ylabel()
+    over_time = frame.drop(columns=["seconds_per_image", "method"]).rename(columns={"steps": "reverse_steps"})
+    assert len(plot_quality(over_time, "reverse_steps", "reverse steps taken", "x").axes) == 2
+
+
+def test_no_line_is_left_out_however_many_there_are():
+    frame = pd.DataFrame({"run": list("abcdefghijkl"), "x": range(12), "y": range(12)})
+    ax = plot_against(frame, "x", "y", xlabel="x", ylabel="y").axes[0]
+    assert [item.get_label() for item in ax.lines] == list("abcdefghijkl")
+    assert len({(item.get_color(), item.get_marker()) for item in ax.lines}) == 12
