@@ -21,8 +21,8 @@ def test_interval_agrees_with_resampled_bca():
     Two differences remain: the Monte Carlo error of a 2.5% quantile, sqrt(0.025 * 0.975 / 1e5) / 0.0584 =
     0.0085 standard errors; and Student's t instead of the normal quantile with n - 1 for n,
     (1.9720 / 1.9600) * sqrt(200 / 199) = 0.9% of 2 standard errors. Terms of order 1/n that the expansion
-    omits are smaller (skewness 2, n = 200: a = 0.024, a^2 z^3 = 0.004). The bound allows 0.05 standard errors;
-    a plain symmetric interval is off by a(2 z^2 + 1) = 0.2 of them.
+    omits are smaller (skewness 2, n = 200: a = 0.024, a^2 z^3 = 0.004). The bound allows 0.05 standard
+    errors; a plain symmetric interval is off by a(2 z^2 + 1) = 0.2 of them.
     """
     rng = np.random.default_rng(1)
     x = rng.exponential(size=200)
