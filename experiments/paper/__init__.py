@@ -1,0 +1,1 @@
+"""What the paper published: its presets and its numbers."""

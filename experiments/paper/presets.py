@@ -6,6 +6,7 @@ paper's; a test holds the networks to them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from ddpm_eval.spec import (
     DataSpec,
@@ -42,33 +43,62 @@ TABLE_2 = (
     MAIN_CELL,
 )
 
+
+class _Shape(NamedTuple):
+    """The images of a preset and its network."""
+
+    data: str
+    channels: Literal[1, 3]
+    side: int
+    flips: bool
+    base_channels: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention_sides: tuple[int, ...]
+    norm_groups: int
+    dropout: float
+
+
+class _Effort(NamedTuple):
+    """How long a preset is trained, and how much of it is measured."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    ema_decay: float
+    checkpoint_steps: int
+    variance: Variance
+    n_samples: int
+    n_train_images: int
+    n_curve: int
+
+
 # fmt: off
-# name                       data                   channels  side  flips  base  multipliers         blocks
-# attention  groups  dropout
-_SHAPES: dict[str, tuple[str, int, int, bool, int, tuple[int, ...], int, tuple[int, ...], int, float]] = {
-    "digits":                 ("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
-    "mnist":                  ("mnist",               1,        28,  False,   32, (1, 2, 2),          1,      (7,),       8,     0.0),
-    "cifar10":                ("cifar10",             3,        32,  True,   128, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
-    "cifar10-small":          ("cifar10",             3,        32,  True,    64, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
-    "celebahq256":            ("folder:celebahq256",  3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
-    "lsun-bedroom256":        ("lsun:bedroom",        3,       256,  False,  128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
-    "lsun-church256":         ("lsun:church_outdoor", 3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
-    "lsun-cat256":            ("lsun:cat",            3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
-    "lsun-bedroom256-large":  ("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+#  name                             data                   channels  side  flips  base  multipliers         blocks  attention  groups  dropout
+_SHAPES = {
+    "digits":                 _Shape("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
+    "mnist":                  _Shape("mnist",               1,        28,  False,   32, (1, 2, 2),          1,      (7,),       8,     0.0),
+    "cifar10":                _Shape("cifar10",             3,        32,  True,   128, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
+    "cifar10-small":          _Shape("cifar10",             3,        32,  True,    64, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
+    "celebahq256":            _Shape("folder:celebahq256",  3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-bedroom256":        _Shape("lsun:bedroom",        3,       256,  False,  128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-church256":         _Shape("lsun:church_outdoor", 3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-cat256":            _Shape("lsun:cat",            3,       256,  True,   128, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
+    "lsun-bedroom256-large":  _Shape("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
 }
 
-# name                       steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train
-# curves
-_TRAINING: dict[str, tuple[int, int, float, int, float, int, Variance, int, int, int]] = {
-    "digits":                 (    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100,   400),
-    "mnist":                  (   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
-    "cifar10":                (  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
-    "cifar10-small":          (  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
-    "celebahq256":            (  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
-    "lsun-bedroom256":        (2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
-    "lsun-church256":         (1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
-    "lsun-cat256":            (1_800_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
-    "lsun-bedroom256-large":  (1_150_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves
+_TRAINING = {
+    "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100,   400),
+    "mnist":                  _Effort(   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
+    "cifar10":                _Effort(  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
+    "cifar10-small":          _Effort(  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
+    "celebahq256":            _Effort(  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256":        _Effort(2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-church256":         _Effort(1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-cat256":            _Effort(1_800_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
+    "lsun-bedroom256-large":  _Effort(1_150_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
 }
 # fmt: on
 
@@ -95,7 +125,7 @@ def preset(
     Args:
         name: of the preset.
         cell: row of Table 2; the default is the paper's model.
-        settings: fields to replace, see `ddpm_eval.spec.override`.
+        settings: fields to replace, see `ddpm_eval.spec_text.override`.
         seed: of everything.
 
     Raises:
@@ -103,34 +133,22 @@ def preset(
     """
     if name not in _SHAPES:
         raise ValueError(f"there is no preset {name!r} (there are {', '.join(NAMES)})")
-    data, channels, side, flips, base, multipliers, blocks, attention, groups, dropout = _SHAPES[name]
-    steps, batch, rate, warmup, ema, checkpoint, variance, n_samples, n_train, n_curve = _TRAINING[name]
+    shape = _SHAPES[name]
+    effort = _TRAINING[name]
     spec = RunSpec(
         preset=name,
         seed=seed,
-        data=DataSpec(name=data, channels=channels, side=side, flips=flips),  # type: ignore[arg-type]
-        network=NetworkSpec(
-            base_channels=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention_sides=attention,
-            norm_groups=groups,
-            dropout=dropout,
-        ),
+        data=DataSpec(name=shape.data, channels=shape.channels, side=shape.side, flips=shape.flips),
+        network=_network(shape),
         diffusion=DiffusionSpec(
             prediction=cell.prediction,
             objective=cell.objective,
-            variance="learned" if cell.learned else variance,
+            variance="learned" if cell.learned else effort.variance,
         ),
-        train=TrainSpec(
-            steps=steps,
-            batch_size=batch,
-            learning_rate=rate,
-            warmup_steps=warmup,
-            ema_decay=ema,
-            checkpoint_steps=checkpoint,
+        train=_training(effort),
+        evaluation=EvaluationSpec(
+            n_samples=effort.n_samples, n_train_images=effort.n_train_images, n_curve=effort.n_curve
         ),
-        evaluation=EvaluationSpec(n_samples=n_samples, n_train_images=n_train, n_curve=n_curve),
     )
     return override(spec, settings or {})
 
@@ -142,9 +160,7 @@ def run_name(spec: RunSpec) -> str:
 
 
 def against_the_paper(spec: RunSpec) -> str:
-    """Say in what a run departs from the paper: its preset's deviations, and what it changes in the
-    preset.
-    """
+    """Say how a run departs from the paper: its preset's deviations, and what it changes in the preset."""
     if spec.preset not in DEVIATIONS:
         return "another project's model"
     plain = preset(spec.preset, _cell(spec), seed=spec.seed)
@@ -156,3 +172,25 @@ def against_the_paper(spec: RunSpec) -> str:
 
 def _cell(spec: RunSpec) -> Cell:
     return Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)
+
+
+def _network(shape: _Shape) -> NetworkSpec:
+    return NetworkSpec(
+        base_channels=shape.base_channels,
+        multipliers=shape.multipliers,
+        blocks=shape.blocks,
+        attention_sides=shape.attention_sides,
+        norm_groups=shape.norm_groups,
+        dropout=shape.dropout,
+    )
+
+
+def _training(effort: _Effort) -> TrainSpec:
+    return TrainSpec(
+        steps=effort.steps,
+        batch_size=effort.batch_size,
+        learning_rate=effort.learning_rate,
+        warmup_steps=effort.warmup_steps,
+        ema_decay=effort.ema_decay,
+        checkpoint_steps=effort.checkpoint_steps,
+    )

@@ -1,11 +1,10 @@
 """The paper's published CIFAR-10 and LSUN numbers as rows; a blank cell of the paper is NaN here.
 
 Source of all: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239v2;
-    the column
-``source`` names the table. Inception score (10 splits, mean and std over splits) and FID (against the
-training set) are of 50,000 samples with the original codes; NLL is the variational bound in bits/dim. None of
-these numbers is of another data set than the one its table names, so beside any other data they are an
-orientation, not a target.
+the column ``source`` names the table. The Inception score (10 splits, mean and std over splits) and the FID
+(against the training set) are of 50,000 samples with the original codes; NLL is the variational bound in
+bits/dim. None of these numbers is of another data set than the one its table names, so beside any other data
+they are an orientation, not a target.
 """
 
 import math
@@ -23,9 +22,6 @@ is counted.
 
 RMSE_255 = 0.95
 """Section 4.3: of the lossy reconstruction that the distortion belongs to."""
-
-FID_AGAINST_TEST_SET = 5.24
-"""Section 4.1: eps / L_simple."""
 
 _TABLE_1 = [
     # model, conditional, IS, its std, FID, NLL test, NLL train, whether the NLL is an upper bound
@@ -89,10 +85,10 @@ def table_1() -> pd.DataFrame:
 
 
 def table_2() -> pd.DataFrame:
-    """The ablation on CIFAR-10; blank cells "were unstable to train and generated poor samples with
-    out-of-range scores".
+    """The ablation on CIFAR-10.
 
-    The objective ``MSE`` of eps is the paper's L_simple, that of mu its unweighted mean squared error.
+    Blank cells "were unstable to train and generated poor samples with out-of-range scores". The objective
+    ``MSE`` of eps is the paper's L_simple, that of mu its unweighted mean squared error.
     """
     columns = ["prediction", "objective", "variance", "inception_score", "inception_score_std", "fid"]
     return _rows(_TABLE_2, columns, "Table 2")
