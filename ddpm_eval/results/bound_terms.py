@@ -65,7 +65,7 @@ class BoundTerms(Record):
     def values(self) -> dict[str, Array]:
         """Return rate (t > 1), distortion (t = 1), prior and total of each image, bits/dim ``[image]``."""
         terms = self.term_values()
-        prior = self.prior.astype(np.float64) * self.bits_per_nat
+        prior = self.prior.astype(np.float64) / (self.dimensions * math.log(2))
         rate = terms[:, 1:].sum(1)
         distortion = terms[:, 0]
         return {"rate": rate, "distortion": distortion, "prior": prior, "total": rate + distortion + prior}

@@ -34,8 +34,12 @@ class PartialResults:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def done(self, index: int) -> bool:
-        """Tell whether item ``index`` is finished."""
-        return self._path(index).exists()
+        """Tell whether item ``index`` is finished; one that is damaged or unreadable is not."""
+        try:
+            hdf5.check(self._path(index))
+        except ValueError:
+            return False
+        return True
 
     def put(self, index: int, arrays: Mapping[str, Array]) -> None:
         """Store item ``index`` atomically.

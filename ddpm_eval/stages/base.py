@@ -49,8 +49,13 @@ class Stage(ABC):
     def key(self, run: Run) -> str:
         """Return the digest of everything that the result depends on."""
 
-    def network_evaluations(self, run: Run) -> int:
-        """Return about how many network evaluations `compute` makes."""
+    def network_evaluations(self, run: Run, planned: Sequence["Stage"] = ()) -> int:
+        """Return about how many network evaluations `compute` makes.
+
+        Args:
+            run: to be measured.
+            planned: stages that are to be done before, whose results need not be computed again.
+        """
         return 0
 
     @abstractmethod
@@ -72,9 +77,13 @@ class Stage(ABC):
             return []
         return [Result(output.name, record, output.key) for output in self.outputs(run)]
 
+    def wall_seconds(self, results: Sequence[Result], elapsed: float) -> float:
+        """Return the time that the results took, of which ``elapsed`` seconds have passed just now."""
+        return elapsed
+
 
 def is_done(stage: Stage, run: Run) -> bool:
-    """Tell whether nothing is left to do: the results are stored, or cannot be had of this run."""
+    """Tell whether nothing is left to do: the results are stored, or the stage does not apply to the run."""
     return not stage.applies(run) or stage.is_stored(run)
 
 
@@ -82,16 +91,19 @@ def ensure(stage: Stage, run: Run) -> None:
     """Compute and store what a stage requires, and its own results, unless they are stored.
 
     Under torchrun every process calls this, and they share the work.
+
+    Raises:
+        ValueError: if the stage cannot be had of this run, or the network's output is not finite.
     """
     # every process looks before one of them begins to write
-    if not run.runtime.any_process(not is_done(stage, run)):
+    if not run.runtime.any_process(not stage.is_stored(run)):
         return
     for required in stage.requires(run):
         ensure(required, run)
     began = monotonic()
-    work = run.work(digest(stage.outputs(run)))
+    work = run.work(stage.name, digest(stage.outputs(run)))
     results = stage.compute_all(run, work)
-    run.results.put_all(results, seconds=monotonic() - began)
+    run.results.put_all(results, seconds=stage.wall_seconds(results, monotonic() - began))
     work.clear()
     run.runtime.barrier()
 

@@ -65,7 +65,7 @@ class BoundStage(Stage):
             parts += [
                 "stratified",
                 self._estimator(run).evaluations_per_image,
-                timestep_sampling.PILOT_IMAGES,
+                timestep_sampling.DESIGN_CONSTANTS,
             ]
         parts += [required.key(run) for required in self._optimal_requires(protocol)]
         return result_key(run, protocol.model_dump_json(), *parts)
@@ -84,16 +84,17 @@ class BoundStage(Stage):
         """Tell whether the network serves a chain of so many steps."""
         return self.num_steps is None or run.can_skip_steps
 
-    def network_evaluations(self, run: Run) -> int:
-        """Return the network evaluations of all protocols with equal numbers of draws together."""
+    def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
+        """Return the evaluations of what is missing; protocols of equal numbers of draws share them."""
         steps = self.num_steps or run.spec.diffusion.timesteps
         per_image = steps
         pilot = 0
         if self.estimator == "stratified":
             per_image = min(steps, self._estimator(run).evaluations_per_image)
             pilot = timestep_sampling.PILOT_IMAGES * len(timestep_sampling.pilot_times(steps))
-        draws = sum({protocol.draws for protocol in self.protocols})
-        return draws * (len(self.positions(run)) * per_image + pilot)
+        known = {output for stage in planned for output in stage.outputs(run)}
+        draws = {p.draws for p, output in self._missing(run).items() if output not in known}
+        return sum(draws) * (len(self.positions(run)) * per_image + pilot)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure under the first protocol."""
@@ -102,11 +103,11 @@ class BoundStage(Stage):
 
     def compute_all(self, run: Run, work: Work) -> list[Result]:
         """Measure under every protocol whose result is missing."""
-        outputs = dict(zip(self.protocols, self.outputs(run), strict=True))
-        missing = [p for p, output in outputs.items() if not run.results.has(*output)]
-        found = self._evaluate(run, missing, work)
+        missing = self._missing(run)
+        found = self._evaluate(run, list(missing), work)
         return [
-            Result(outputs[p].name, terms, outputs[p].key) for p, terms in zip(missing, found, strict=False)
+            Result(output.name, terms, output.key)
+            for output, terms in zip(missing.values(), found, strict=False)
         ]
 
     def read(self, run: Run, protocol: Protocol) -> BoundTerms:
@@ -123,6 +124,10 @@ class BoundStage(Stage):
         evaluation = run.spec.evaluation
         limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
         return scored_positions(self.images(run), limit)
+
+    def _missing(self, run: Run) -> dict[Protocol, Output]:
+        outputs = zip(self.protocols, self.outputs(run), strict=True)
+        return {protocol: output for protocol, output in outputs if not run.results.has(*output)}
 
     def _estimator(self, run: Run) -> Estimator:
         per_image = self.evaluations_per_image or run.spec.evaluation.evaluations_per_image

@@ -31,15 +31,15 @@ from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory, BoundTerm
 from ddpm_eval.results.fields import Array
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.bound_stage import scored_positions
-from ddpm_eval.stages.run import SAMPLING, Run
+from ddpm_eval.stages.run import PARTIAL, SAMPLING, Run
 from ddpm_eval.stages.shared_work import SharedWork
 from ddpm_eval.training.loop import Callback, Trainer
 from ddpm_eval.training.tensorboard import FOLDER, TensorBoard
 
 log = logging.getLogger(__name__)
 
-PARTIAL = "preview"
-"""Subfolder of the partial results of a preview in progress."""
+PREVIEW = "preview"
+"""The name under which the work of a preview in progress is kept."""
 SAMPLES = 64
 COLUMNS = 8
 STEPS = 50
@@ -134,7 +134,7 @@ class Previews:
     def _clear(self, trainer: Trainer) -> None:
         """Delete what is left of a preview: training may not come back to the very same weights."""
         if trainer.runtime.main:
-            shutil.rmtree(self.run.folder / "partial" / PARTIAL, ignore_errors=True)
+            shutil.rmtree(self.run.folder / PARTIAL / PREVIEW, ignore_errors=True)
         trainer.runtime.barrier()
 
     def _taken(self, step: int) -> bool:
@@ -198,7 +198,7 @@ class Moment:
             self.run.progress(f"preview: {stage}", done, total)
 
         key = digest(self.run.spec.training_digest(), self.step)
-        return SharedWork(self.run.folder / "partial" / PARTIAL, key, self.run.runtime, progress)
+        return SharedWork(self.run.folder / PARTIAL / PREVIEW, key, self.run.runtime, progress)
 
     def model(self, num_steps: int | None = None) -> Model:
         """Return the model with the averaged weights."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_eval.files import file_digest
-from ddpm_eval.metrics import quality
+from ddpm_eval.metrics import distances, quality
 from ddpm_eval.metrics.classifier import classifier_key, load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
 from ddpm_eval.metrics.features import Extractor
@@ -37,6 +37,14 @@ from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.sampling_stages import SamplesStage, TrajectoryStage
 
 CURVE_METRICS = ("frechet_distance", "score")
+ESTIMATOR_CONSTANTS = (
+    distances.IMAGES_PER_FEATURE,
+    distances.SIZES,
+    distances.PERMUTATIONS,
+    distances.ANCHORS,
+    distances.GROUPS,
+)
+"""Everything that the estimators of quality depend on beside their protocol."""
 CLASSIFIERS = "classifiers"
 STATISTICS_FILE = "statistics.h5"
 
@@ -56,10 +64,16 @@ class FeatureSource:
         return self.inception_weights is not None or run.train_images.labels is not None
 
     def key(self, run: Run) -> str:
-        """Return the digest of what the features depend on beside the images."""
-        if self.inception_weights is not None:
-            return file_digest(self.inception_weights)
-        return classifier_key(run.train_images, run.test_images)
+        """Return the digest of what the features depend on beside the images.
+
+        Raises:
+            ValueError: if there is no file of Inception's weights.
+        """
+        if self.inception_weights is None:
+            return classifier_key(run.train_images, run.test_images)
+        if not self.inception_weights.is_file():
+            raise ValueError(f"there is no weights file {self.inception_weights}")
+        return file_digest(self.inception_weights)
 
     def extractor(self, run: Run) -> Extractor:
         """Return the feature extractor; the classifier is trained first if it does not exist yet."""
@@ -73,7 +87,7 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class _QualityStage(Stage):
-    """What the quality stages share.
+    """A measurement of some of a run's samples in features.
 
     Attributes:
         source: of the features.
@@ -82,20 +96,22 @@ class _QualityStage(Stage):
     source: FeatureSource = field(default_factory=FeatureSource)
 
     def applies(self, run: Run) -> bool:
-        """Tell whether there are features, and samples to follow where the stage needs them."""
-        return self.source.exists(run) and (self.name == "quality" or run.spec.evaluation.curve_samples > 0)
+        """Tell whether there are features, and samples to measure."""
+        return self.source.exists(run) and self.n(run) > 0
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that the result depends on."""
-        evaluation = run.spec.evaluation
-        n = evaluation.n_samples if self.name == "quality" else evaluation.curve_samples
         images = (run.train_images.digest, run.test_images.digest)
-        protocol = quality_protocol(run).model_dump_json()
-        return result_key(run, "ancestral", *images, self.source.key(run), n, protocol, self.constants())
+        measured = [stage.key(run) for stage in self.requires(run)]
+        return result_key(run, *images, self.source.key(run), measured, self.n(run), *self.choices(run))
 
-    def constants(self) -> tuple[object, ...]:
-        """Return the constants that the result depends on."""
-        return ()
+    def n(self, run: Run) -> int:
+        """Return the number of samples that are measured."""
+        return run.spec.evaluation.curve_samples
+
+    def choices(self, run: Run) -> tuple[object, ...]:
+        """Return the choices and constants that the result depends on."""
+        return (quality_protocol(run, CURVE_METRICS).model_dump_json(), ESTIMATOR_CONSTANTS)
 
 
 class QualityStage(_QualityStage):
@@ -108,9 +124,17 @@ class QualityStage(_QualityStage):
         """Return the samples."""
         return [SamplesStage()]
 
+    def n(self, run: Run) -> int:
+        """Return the number of the run's samples."""
+        return run.spec.evaluation.n_samples
+
+    def choices(self, run: Run) -> tuple[object, ...]:
+        """Return the protocol and the constants of the estimators."""
+        return (quality_protocol(run).model_dump_json(), ESTIMATOR_CONSTANTS)
+
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the samples."""
-        images = SamplesStage().read(run).images[: run.spec.evaluation.n_samples]
+        images = SamplesStage().read(run).images[: self.n(run)]
         return _evaluate(run, images, self.source.extractor(run), quality.METRICS)
 
 
@@ -124,18 +148,13 @@ class QualityOverTimeStage(_QualityStage):
         """Return the trajectories."""
         return [TrajectoryStage()]
 
-    def constants(self) -> tuple[object, ...]:
-        """Return the metrics of the curve."""
-        return CURVE_METRICS
-
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the estimates at each time."""
         stage = TrajectoryStage()
         path = run.results.get(run.results.qualified(stage.name), Trajectory, stage.key(run))
-        n = run.spec.evaluation.curve_samples
         extractor = self.source.extractor(run)
         points = {
-            int(t): _evaluate(run, images[:n], extractor, CURVE_METRICS)
+            int(t): _evaluate(run, images[: self.n(run)], extractor, CURVE_METRICS)
             for t, images in zip(path.t, path.x_0_hat, strict=True)
         }
         return _curve("t", "ancestral", points, {})
@@ -159,23 +178,15 @@ class QualityOverStepsStage(_QualityStage):
 
     def applies(self, run: Run) -> bool:
         """Tell whether there are features and samples, and the network serves shorter chains."""
-        return super().applies(run) and run.can_skip_steps
+        return super().applies(run) and run.can_skip_steps and len(self._samples(run)) > 0
 
     def requires(self, run: Run) -> Sequence[Stage]:
         """Return the samples of every number of steps."""
         return list(self._samples(run).values())
 
-    def constants(self) -> tuple[object, ...]:
-        """Return the metrics of the curve and the numbers of steps."""
-        return CURVE_METRICS, SAMPLING_STEPS
-
-    def network_evaluations(self, run: Run) -> int:
-        """Return the evaluations of the samples that are missing."""
-        return sum(stage.network_evaluations(run) for stage in self._samples(run).values())
-
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the samples of every number of steps."""
-        n = run.spec.evaluation.curve_samples
+        n = self.n(run)
         extractor = self.source.extractor(run)
         drawn: dict[int, Samples] = {steps: stage.read(run) for steps, stage in self._samples(run).items()}
         points = {
@@ -188,7 +199,7 @@ class QualityOverStepsStage(_QualityStage):
     def _samples(self, run: Run) -> dict[int, SamplesStage]:
         """Return the samples by number of steps, those of all steps last for the ancestral sampler."""
         total = run.spec.diffusion.timesteps
-        n = run.spec.evaluation.curve_samples
+        n = self.n(run)
         counts = [steps for steps in SAMPLING_STEPS if steps < total]
         stages = {steps: SamplesStage(n, steps, self.method) for steps in counts}
         if self.method == "ancestral":
@@ -204,15 +215,15 @@ class NeighboursStage(_QualityStage):
 
     def requires(self, run: Run) -> Sequence[Stage]:
         """Return the samples."""
-        return [SamplesStage(run.spec.evaluation.curve_samples)]
+        return [SamplesStage(self.n(run))]
 
-    def constants(self) -> tuple[object, ...]:
+    def choices(self, run: Run) -> tuple[object, ...]:
         """Return the numbers of neighbours and of samples that are shown."""
-        return NEIGHBOURS, SHOWN
+        return (NEIGHBOURS, SHOWN, run.spec.data.flips)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Search the training images, and their mirror images where training flipped them."""
-        images = SamplesStage().read(run).images[: run.spec.evaluation.curve_samples]
+        images = SamplesStage().read(run).images[: self.n(run)]
         return find_neighbours(
             images,
             run.train_images,
@@ -229,12 +240,10 @@ def check_sample_counts(run: Run, source: FeatureSource) -> None:
         return
     extractor = source.extractor(run)
     evaluation = run.spec.evaluation
-    quality.check(evaluation.n_samples, extractor, protocol=quality_protocol(run))
+    quality.check(evaluation.n_samples, extractor, quality_protocol(run))
     if evaluation.curve_samples:
         try:
-            quality.check(
-                evaluation.curve_samples, extractor, protocol=quality_protocol(run), metrics=CURVE_METRICS
-            )
+            quality.check(evaluation.curve_samples, extractor, quality_protocol(run, CURVE_METRICS))
         except ValueError as error:
             raise ValueError(f"evaluation.n_curve: {error}; 0 leaves the curves out") from None
 
@@ -246,20 +255,19 @@ def classifiers_folder(run: Run) -> Path:
     return runs / CLASSIFIERS
 
 
-def quality_protocol(run: Run) -> QualityProtocol:
-    """Return the protocol of a run's quality figures."""
-    return PROTOCOLS["paper"].model_copy(update={"splits": run.spec.evaluation.n_score_splits})
+def quality_protocol(run: Run, metrics: tuple[str, ...] = quality.METRICS) -> QualityProtocol:
+    """Return the protocol of a run's quality figures, for some of the metrics."""
+    changes = {"splits": run.spec.evaluation.n_score_splits, "metrics": metrics}
+    return PROTOCOLS["paper"].model_copy(update=changes)
 
 
-def _evaluate(run: Run, images: Array, extractor: Extractor, metrics: Sequence[str]) -> Quality:
-    whole = tuple(metrics) == tuple(quality.METRICS)
+def _evaluate(run: Run, images: Array, extractor: Extractor, metrics: tuple[str, ...]) -> Quality:
     return evaluate_quality(
         images,
         run.train_images,
         extractor,
-        test=run.test_images if whole else None,
-        protocol=quality_protocol(run),
-        metrics=metrics,
+        test=run.test_images if metrics == quality.METRICS else None,
+        protocol=quality_protocol(run, metrics),
         statistics_cache=Store(classifiers_folder(run) / STATISTICS_FILE),
         progress=run.progress,
     )

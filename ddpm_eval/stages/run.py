@@ -27,6 +27,8 @@ from ddpm_eval.training.checkpoint import Checkpoint
 from ddpm_eval.training.loop import check_same_run
 
 R = TypeVar("R", bound=Record)
+PARTIAL = "partial"
+"""Subfolder of the run's folder that holds the work in progress."""
 SAMPLING = Protocol(name="sampling", clip=True, decoder="exact")
 """Samples are drawn with x_0 estimates clipped, as by the authors' code."""
 
@@ -131,9 +133,10 @@ class Run:
         """What is stored of the run."""
         return RunResults(self)
 
-    def work(self, key: str) -> SharedWork:
-        """Return how a stage's work is carried out; ``key`` identifies its results."""
-        return SharedWork(self.folder / "partial", key, self.runtime, self.progress)
+    def work(self, stage: str, key: str) -> SharedWork:
+        """Return how the work of a stage is carried out; ``key`` identifies its results."""
+        folder = self.folder / PARTIAL / stage.replace("/", "-")
+        return SharedWork(folder, key, self.runtime, self.progress)
 
 
 @dataclass(frozen=True)

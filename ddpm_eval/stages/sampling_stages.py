@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ddpm_eval.results.records import Interpolations, Samples, Trajectory
 from ddpm_eval.results.store import Result
 from ddpm_eval.spec import Method
 from ddpm_eval.stages.base import Output, Stage, result_key
-from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run import SAMPLING, Run
 from ddpm_eval.stages.training_stage import record_divergence
 
 TRAJECTORY_STEPS = 20
@@ -49,30 +49,38 @@ class SamplesStage(Stage):
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that each sample depends on; their number is no part of it."""
-        return result_key(run, self._steps(run), self.method)
+        return result_key(run, SAMPLING.model_dump_json(), self._steps(run), self.method)
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where the samples are stored; a chain of all steps is the run's own, however it is named."""
+        whole = self.num_steps == run.spec.diffusion.timesteps
+        name = replace(self, num_steps=None).name if whole else self.name
+        return (Output(run.results.qualified(name), self.key(run)),)
 
     def applies(self, run: Run) -> bool:
         """Tell whether the network serves a chain of so many steps."""
-        return self.num_steps is None or run.can_skip_steps
+        return self._steps(run) == run.spec.diffusion.timesteps or run.can_skip_steps
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether enough samples are stored."""
-        return self.n_stored(run) >= self._count(run)
+        return self.n_stored(run) >= self.count(run)
 
     def n_stored(self, run: Run) -> int:
         """Return the number of stored samples, without reading them."""
         (output,) = self.outputs(run)
         return n_stored(run, output)
 
-    def network_evaluations(self, run: Run) -> int:
+    def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of the samples that are missing."""
-        return max(0, self._count(run) - self.n_stored(run)) * self._steps(run)
+        found = [stage for stage in planned if isinstance(stage, SamplesStage | TrajectoryStage)]
+        counts = [stage.count(run) for stage in found if stage.samples(run) == self.samples(run)]
+        return max(0, self.count(run) - max([self.n_stored(run), *counts])) * self._steps(run)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Draw the samples that are missing, and append them to the stored ones."""
         have = self.n_stored(run)
         sampler = make_sampler(run.process(self.num_steps), run.spec.seed, self.method)
-        ids = range(have, self._count(run))
+        ids = range(have, self.count(run))
         with run.runtime.evaluation_precision():
             drawn = draw_samples(sampler, run.shape, ids, batch_size=run.batch_size, work=work)
         return None if drawn is None else self.extended(run, drawn)
@@ -105,8 +113,13 @@ class SamplesStage(Stage):
             )
         return run.results.get(output.name, Samples, output.key)
 
-    def _count(self, run: Run) -> int:
+    def count(self, run: Run) -> int:
+        """Return how many samples are wanted."""
         return self.n or run.spec.evaluation.n_samples
+
+    def samples(self, run: Run) -> Output:
+        """Return where the samples are stored."""
+        return self.outputs(run)[0]
 
     def _steps(self, run: Run) -> int:
         return self.num_steps or run.spec.diffusion.timesteps
@@ -121,14 +134,14 @@ class TrajectoryStage(Stage):
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that each trajectory depends on; their number is no part of it."""
-        return result_key(run, self.times(run))
+        return result_key(run, SAMPLING.model_dump_json(), self.times(run))
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether enough trajectories are stored."""
-        (output,) = Stage.outputs(self, run)
+        (output,) = self.outputs(run)
         return n_stored(run, output) >= self.count(run)
 
-    def network_evaluations(self, run: Run) -> int:
+    def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of all trajectories."""
         return self.count(run) * run.spec.diffusion.timesteps
 
@@ -138,7 +151,7 @@ class TrajectoryStage(Stage):
         return results[0].record if results else None
 
     def compute_all(self, run: Run, work: Work) -> list[Result]:
-        """Return the trajectories, and the samples that they end in where fewer are stored."""
+        """Return the trajectories, and the samples that they end in behind those that are stored."""
         times = self.times(run)
         sampler = AncestralSampler(run.process(), run.spec.seed)
         with run.runtime.evaluation_precision():
@@ -157,9 +170,11 @@ class TrajectoryStage(Stage):
         (output,) = self.outputs(run)
         results = [Result(output.name, Trajectory(t=np.array(times), x_0_hat=estimates), output.key)]
         samples = SamplesStage()
-        if samples.n_stored(run) == 0:
-            (where,) = samples.outputs(run)
-            results.append(Result(where.name, samples.extended(run, drawn), where.key))
+        have = samples.n_stored(run)
+        if have < self.count(run):
+            more = {name: values[have:] for name, values in drawn.items()}
+            where = self.samples(run)
+            results.append(Result(where.name, samples.extended(run, more), where.key))
         return results
 
     def times(self, run: Run) -> list[int]:
@@ -171,6 +186,10 @@ class TrajectoryStage(Stage):
         """Return the number of samples that the figures need."""
         evaluation = run.spec.evaluation
         return max(evaluation.n_progressive, evaluation.curve_samples)
+
+    def samples(self, run: Run) -> Output:
+        """Return where the samples are stored that the trajectories end in."""
+        return SamplesStage().samples(run)
 
 
 @dataclass(frozen=True)
@@ -189,13 +208,14 @@ class InterpolationStage(Stage):
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that the images depend on."""
-        return result_key(run, run.test_images.digest, self.time(run), self.pairs, INTERPOLATION_WEIGHTS)
+        choices = (self.time(run), self.pairs, INTERPOLATION_WEIGHTS)
+        return result_key(run, SAMPLING.model_dump_json(), run.test_images.digest, *choices)
 
     def applies(self, run: Run) -> bool:
         """Tell whether the test set has enough images for the pairs."""
         return 2 * self.pairs <= len(run.test_images)
 
-    def network_evaluations(self, run: Run) -> int:
+    def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of all mixtures."""
         return self.pairs * self.time(run) * len(INTERPOLATION_WEIGHTS)
 
@@ -222,7 +242,7 @@ class InterpolationStage(Stage):
         """Raise ValueError if the chain has no such time, or the test set too few images."""
         timesteps = run.spec.diffusion.timesteps
         if not 1 <= self.time(run) <= timesteps:
-            raise ValueError(f"t is {self.t}, but this chain has times 1 to {timesteps}")
+            raise ValueError(f"t is {self.time(run)}, but this chain has times 1 to {timesteps}")
         if not 1 <= self.pairs <= len(run.test_images) // 2:
             raise ValueError(
                 f"{self.pairs} pairs asked for, but the test set has {len(run.test_images)} images"
@@ -230,7 +250,7 @@ class InterpolationStage(Stage):
 
     def time(self, run: Run) -> int:
         """Return the time of the latent space."""
-        return self.t or run.spec.diffusion.timesteps // 4
+        return max(1, run.spec.diffusion.timesteps // 4) if self.t is None else self.t
 
 
 def n_stored(run: Run, output: Output) -> int:

@@ -59,12 +59,22 @@ def pending(job: Job) -> dict[str, int]:
     if log is not None and log.diverged:
         return {}
     known = stages(run, job.inception_weights)
-    missing = {name: [stage for stage in known[name] if not is_done(stage, run)] for name in job.stages}
+    planned: list[Stage] = []
     return {
-        name: sum(stage.network_evaluations(run) for stage in found)
-        for name, found in missing.items()
-        if found
+        name: sum(_evaluations(stage, run, planned) for stage in known[name])
+        for name in job.stages
+        if not _done(known[name], run)
     }
+
+
+def _evaluations(stage: Stage, run: Run, planned: list[Stage]) -> int:
+    """Return about the network evaluations of a stage and of what it requires, and add them to the plan."""
+    if is_done(stage, run):
+        return 0
+    before = sum(_evaluations(required, run, planned) for required in stage.requires(run))
+    own = stage.network_evaluations(run, planned)
+    planned.append(stage)
+    return before + own
 
 
 def run_all(
@@ -118,7 +128,8 @@ def _bring_about(name: str, parts: Sequence[Stage], run: Run, job: Job, on_progr
     run.progress = report
     if run.runtime.any_process(not _done(parts, run)):
         for stage in parts:
-            ensure(stage, run)
+            if stage.applies(run):
+                ensure(stage, run)
         on_progress(ProgressEvent(job.name, name, 1, 1, stored=True))
 
 

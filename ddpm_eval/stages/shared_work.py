@@ -1,5 +1,6 @@
 """Work items that survive a kill and are divided among the processes of torchrun."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ class SharedWork:
     """Computes work items, each on one of the processes, and keeps finished ones on disk.
 
     Args:
-        folder: below which finished items are kept.
+        folder: where finished items are kept, and nothing else.
         key: digest of everything that the items depend on beside the key that is given to `map`.
         runtime: the processes.
         progress: called with the work's name, the network evaluations done and their total, over all
@@ -29,7 +30,6 @@ class SharedWork:
         self.key = key
         self.runtime = runtime
         self.progress = progress
-        self._partial: list[PartialResults] = []
         self._name = ""
         self._total = self._share = self._done = 0
 
@@ -75,15 +75,11 @@ class SharedWork:
         """Delete the finished items, once what was made of them is stored; all processes call this."""
         self.runtime.barrier()  # all have read them
         if self.runtime.main:
-            for partial in self._partial:
-                partial.clear()
-        self._partial.clear()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self, name: str, key: str) -> PartialResults:
         folder = self.folder / name.replace(" ", "-")
-        partial = PartialResults(folder, digest(self.key, key), may_clear=self.runtime.main)
-        self._partial.append(partial)
-        return partial
+        return PartialResults(folder, digest(self.key, key), may_clear=self.runtime.main)
 
     def _start(self, name: str, costs: Sequence[int], mine: Sequence[int], finished: set[int]) -> None:
         self._name = name

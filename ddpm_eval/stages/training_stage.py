@@ -1,5 +1,6 @@
 """Training as a stage: its log and the tables of its noise schedule, stored in one step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ddpm_eval.metrics.work import Work
@@ -43,7 +44,7 @@ class TrainingStage(Stage):
         log = stored_log(run)
         return log is not None and (log.over or (log.status == "ok" and log.steps >= run.spec.train.steps))
 
-    def network_evaluations(self, run: Run) -> int:
+    def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the cost of all updates, as if none were done."""
         return UPDATE_COST * run.spec.train.steps * run.spec.train.batch_size
 
@@ -68,6 +69,12 @@ class TrainingStage(Stage):
     def compute_all(self, run: Run, work: Work) -> list[Result]:
         """Train, and return the log and the schedule's tables."""
         return _results(run, self.compute(run, work))
+
+    def wall_seconds(self, results: Sequence[Result], elapsed: float) -> float:
+        """Return the time of the whole training, which may have been continued."""
+        log = results[0].record
+        assert isinstance(log, TrainingLog)
+        return log.seconds
 
 
 def stored_log(run: Run) -> TrainingLog | None:
