@@ -1,168 +1,232 @@
-"""Sample quality of a run's samples or of anybody's images, and their nearest neighbours in the training
-set.
-"""
+"""Sample quality of a run's samples or of anybody's images, and their nearest training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ddpm_eval import runtime
 from ddpm_eval.data import datasets
-from ddpm_eval.data.image_set import Images, ImageSet
-from ddpm_eval.metrics import features, neighbours, quality
+from ddpm_eval.data.image_set import ArrayImages, Images, ImageSet
+from ddpm_eval.metrics.classifier import load_or_train_classifier
+from ddpm_eval.metrics.distances import PROTOCOLS
 from ddpm_eval.metrics.features import Extractor
-from ddpm_eval.reporting import analyse
+from ddpm_eval.metrics.inception import load_inception
+from ddpm_eval.metrics.neighbours import find_neighbours
+from ddpm_eval.metrics.quality import evaluate_quality
+from ddpm_eval.reporting.quality_tables import memorisation_table, quality_table
 from ddpm_eval.results import sample_files
-from ddpm_eval.results.records import Quality
+from ddpm_eval.results.records import Neighbours, Quality
 from ddpm_eval.results.store import Store
-from ddpm_eval.runtime import Progress
+from ddpm_eval.runtime import Progress, Runtime, silent, start
 from ddpm_eval.spec import DataSpec
-from ddpm_eval.stages.pipeline import Run
-from ddpm_eval.stages.sample_quality import SampleQuality
-from experiments import sample_quality
+from ddpm_eval.stages.base import ensure
+from ddpm_eval.stages.quality_stages import (
+    CLASSIFIERS,
+    STATISTICS_FILE,
+    FeatureSource,
+    QualityStage,
+    classifiers_folder,
+)
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.sampling_stages import SamplesStage
+from experiments.sections.fig15_neighbours import MEMORISATION
 
 
-@dataclass
-class Subject:
-    """Images to be judged, and what they are judged by.
+@dataclass(frozen=True)
+class InceptionChoice:
+    """Whether features are Inception's rather than those of the data set's classifier.
 
     Attributes:
-        path: a folder, an npz file or a results file.
-        data: name of the data set to compare with.
-        runs: folder below which classifiers and reference statistics are kept.
-        data_root: where data sets lie.
-        device: on which features are computed.
-        inception_weights: file of Inception weights.
-        inception: whether to use Inception rather than the data set's classifier.
-        run: whose samples the images are, if they are any run's.
-        progress: called while features are computed.
-        name: of the samples in a results file.
+        used: whether they are.
+        weights: file of its weights; None downloads them.
     """
 
-    path: Path
-    data: str
-    runs: Path
-    data_root: Path | None
-    device: str
-    inception_weights: Path | None
-    inception: bool
-    run: Run | None = None
-    progress: Progress = runtime.silent
-    name: str = "samples"
+    used: bool
+    weights: Path | None = None
 
-    @cached_property
-    def images(self) -> Images:
-        """The images."""
-        return sample_files.load_images(self.path, self.name)
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Generated images, the data set that they are compared with, and the feature extractor.
+
+    Attributes:
+        images: the generated images.
+        data: the data set's name and the shape of its images.
+        data_root: where data sets lie; None takes the default.
+        classifiers: folder of the classifiers and of the statistics of reference images.
+        inception: whether features are Inception's.
+        runtime: where features are computed.
+        progress: called while features are computed.
+        run: whose samples the images are; None if they are not any run's.
+    """
+
+    images: Images
+    data: DataSpec
+    data_root: Path | None
+    classifiers: Path
+    inception: InceptionChoice
+    runtime: Runtime
+    progress: Progress = silent
+    run: Run | None = None
 
     @cached_property
     def train(self) -> ImageSet:
         """The training split."""
-        return self._split("train")
+        return datasets.load(self.data, "train", self.data_root)
 
     @cached_property
     def test(self) -> ImageSet:
         """The test split."""
-        return self._split("test")
+        return datasets.load(self.data, "test", self.data_root)
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The network whose features are compared."""
-        here = runtime.start(self.device)
-        if self.inception:
-            return features.inception(self.inception_weights, runtime=here)
-        return features.classifier(self.train, self.test, self.runs / "classifiers", runtime=here)
-
-    def _split(self, split: str) -> ImageSet:
-        channels, side = datasets.inspect(self.data)
-        spec = DataSpec(name=self.data, channels=1 if channels == 1 else 3, side=side)
-        return datasets.load(spec, split, self.data_root)
+        """The network whose features are compared; a classifier that does not exist yet is trained."""
+        if self.inception.used:
+            return load_inception(self.inception.weights, runtime=self.runtime)
+        return load_or_train_classifier(
+            self.train, self.test, self.classifiers, runtime=self.runtime, progress=self.progress
+        )
 
 
-def samples_of(run: Run, *, inception_weights: Path | None, inception: bool) -> Subject:
-    """Return a run's stored samples as the subject; raise ValueError if there are none of its present
-    weights.
+def samples_of_run(run: Run, inception: InceptionChoice) -> EvaluationSet:
+    """Return a run's stored samples as an evaluation set.
+
+    Raises:
+        ValueError: if there are none of its present weights.
     """
-    run.stored_samples(run.spec.diffusion.timesteps)
-    return Subject(
-        run.store.path,
-        run.spec.data.name,
-        run.runs,
+    return EvaluationSet(
+        ArrayImages(SamplesStage().read(run).images),
+        run.spec.data,
         run.data_root,
-        str(run.runtime.device),
-        inception_weights,
+        classifiers_folder(run),
         inception,
-        run,
+        start(str(run.runtime.device)),
         run.progress,
-        run.measured("samples"),
+        run,
     )
 
 
-def measure(
-    subject: Subject, protocols: Sequence[str], references: Sequence[str], allow_singular: bool
-) -> str:
-    """Measure images under protocols and against splits; return a table with the captions that the numbers
-    need.
+def any_images(
+    path: Path,
+    data: str,
+    data_root: Path | None,
+    runs: Path,
+    inception: InceptionChoice,
+    device: str,
+    progress: Progress,
+) -> EvaluationSet:
+    """Return images from files as an evaluation set.
+
+    Args:
+        path: a folder, an npz file or a results file.
+        data: name of the data set to compare with.
+        data_root: where data sets lie; None takes the default.
+        runs: folder below which classifiers are kept.
+        inception: whether features are Inception's.
+        device: auto, cpu, cuda or cuda:N.
+        progress: called while features are computed.
+
+    Raises:
+        ValueError: if there are no such images or data.
     """
-    statistics_cache = Store(
-        subject.runs / "classifiers" / "statistics.h5"
-    )  # the one that the pipeline fills
-    results = {}
+    images = sample_files.load_images(path)
+    channels, side = datasets.inspect(data)
+    spec = DataSpec(name=data, channels=1 if channels == 1 else 3, side=side)
+    return EvaluationSet(images, spec, data_root, runs / CLASSIFIERS, inception, start(device), progress)
+
+
+def measure_quality(
+    evaluation_set: EvaluationSet, protocols: Sequence[str], references: Sequence[str], allow_singular: bool
+) -> dict[str, Quality]:
+    """Measure images under protocols and against splits; return the quality by protocol and split.
+
+    Args:
+        evaluation_set: what to measure.
+        protocols: names of `ddpm_eval.metrics.distances.PROTOCOLS`.
+        references: train, test or both.
+        allow_singular: measure a distance with too few images all the same.
+
+    Raises:
+        ValueError: if there are too few images, or they do not suit the data set.
+    """
+    found = {}
     for protocol in protocols:
         for split in references:
-            stored = None if protocol != "paper" or split != "train" or allow_singular else _stored(subject)
-            results[f"{protocol}, against {split}"] = stored or quality.measure(
-                subject.images,
-                subject.train if split == "train" else subject.test,
-                subject.extractor,
-                test=subject.test if split == "train" else None,
-                protocol=quality.PROTOCOLS[protocol],
-                allow_singular=allow_singular,
-                statistics_cache=statistics_cache,
-                progress=subject.progress,
+            standard = (protocol, split, allow_singular) == ("paper", "train", False)
+            stored = _stored_quality(evaluation_set) if standard else None
+            found[f"{protocol}, against {split}"] = stored or _evaluate(
+                evaluation_set, protocol, split, allow_singular
             )
-    table = analyse.quality_table(results).drop(columns=["reference"])
+    return found
+
+
+def quality_text(results: dict[str, Quality]) -> str:
+    """Return the quality under several protocols as a table, with the captions that the numbers need."""
+    table = quality_table(results).drop(columns=["reference"])
     notes = [
-        f"{name}: {result.caption}" + (f" ({result.caveat})" if result.caveat else "")
-        for name, result in results.items()
+        f"{name}: {quality.caption}" + (f" ({quality.caveat})" if quality.caveat else "")
+        for name, quality in results.items()
     ]
     first = next(iter(results.values()))
     names = f"frechet_distance is the {first.distance_name}; score is the {first.score_name}"
-    comparable = (
-        ""
-        if first.is_inception
-        else " (of this data set's own classifier: not comparable with any published FID or IS)"
-    )
-    return "\n".join(
-        [table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names + comparable]
-    )
+    if not first.is_inception:
+        names += " (of this data set's own classifier: not comparable with any published FID or IS)"
+    return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names])
 
 
-def _stored(subject: Subject) -> Quality | None:
-    """Return the quality of a run's samples as its results hold it, measured if need be; None if these are
-    not all of them.
+def nearest_images(evaluation_set: EvaluationSet, mirrored: bool) -> Neighbours:
+    """Find the training images nearest to images.
+
+    Args:
+        evaluation_set: the images.
+        mirrored: whether mirror images are searched, too; they are for a run that was trained with flips.
+
+    Raises:
+        ValueError: if the images do not suit the data set.
     """
-    run = subject.run
-    if run is None or run.runtime.precision != "fp32" or len(subject.images) != run.spec.evaluation.n_samples:
-        return None  # reports are of fp32 samples
-    if subject.inception and subject.inception_weights is None:  # a result is keyed by its file of weights
-        return None
-    SampleQuality(run, subject.inception_weights).measure()
-    return run.store.get("quality", Quality)
-
-
-def nearest(subject: Subject, stem: Path, mirrored: bool) -> str:
-    """Find the nearest training images, draw them (Fig. 15), and say whether the samples are copies."""
-    found = neighbours.neighbours(
-        subject.images,
-        subject.train,
-        subject.test,
-        subject.extractor,
-        mirrored=mirrored or (subject.run is not None and subject.run.spec.data.flips),
-        progress=subject.progress,
+    run = evaluation_set.run
+    return find_neighbours(
+        evaluation_set.images,
+        evaluation_set.train,
+        evaluation_set.test,
+        evaluation_set.extractor,
+        mirrored=mirrored or (run is not None and run.spec.data.flips),
+        progress=evaluation_set.progress,
     )
-    if subject.extractor.runtime.main:
-        sample_quality.neighbours_figure(found, stem)
-    table = analyse.memorisation_table(found).to_string(index=False, float_format=lambda x: f"{x:.4g}")
-    return "\n".join([table, sample_quality.MEMORISATION, f"{stem}.png"])
+
+
+def neighbours_text(found: Neighbours) -> str:
+    """Return whether samples are copies as a table, with what the statistic means."""
+    table = memorisation_table(found).to_string(index=False, float_format=lambda x: f"{x:.4g}")
+    return f"{table}\n{MEMORISATION}"
+
+
+def _stored_quality(evaluation_set: EvaluationSet) -> Quality | None:
+    """Return the quality in a run's results, measured if need be; None for other images than its samples."""
+    run = evaluation_set.run
+    inception = evaluation_set.inception
+    if run is None or run.runtime.precision != "fp32":  # reports are of fp32 samples
+        return None
+    if len(evaluation_set.images) != run.spec.evaluation.n_samples:
+        return None
+    if inception.used and inception.weights is None:  # a stored result is keyed by its file of weights
+        return None
+    stage = QualityStage(FeatureSource(inception.weights))
+    if not stage.applies(run):
+        return None
+    ensure(stage, run)
+    return run.results.get(stage.name, Quality, stage.key(run))
+
+
+def _evaluate(evaluation_set: EvaluationSet, protocol: str, split: str, allow_singular: bool) -> Quality:
+    to_train = split == "train"
+    return evaluate_quality(
+        evaluation_set.images,
+        evaluation_set.train if to_train else evaluation_set.test,
+        evaluation_set.extractor,
+        test=evaluation_set.test if to_train else None,
+        protocol=PROTOCOLS[protocol].model_copy(update={"allow_singular": allow_singular}),
+        statistics_cache=Store(evaluation_set.classifiers / STATISTICS_FILE),
+        progress=evaluation_set.progress,
+    )

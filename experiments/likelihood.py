@@ -1,103 +1,72 @@
-"""The bound of one run under one protocol, by the full or the stratified estimator."""
+"""The bound of one run under one protocol: measured until it is precise enough, and laid out as text."""
 
 from dataclasses import replace
-from typing import Literal
 
 from ddpm_eval import runtime
-from ddpm_eval.protocol import PROTOCOLS, Decoder, Protocol, ProtocolVariance, combine
-from ddpm_eval.reporting import analyse
-from ddpm_eval.results.records import StratifiedBoundTerms
+from ddpm_eval.reporting.bound_comparisons import paired_table
+from ddpm_eval.reporting.bound_tables import halfwidth, split_table
+from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.runtime import Precision
-from ddpm_eval.stages.likelihood import Likelihood
-from ddpm_eval.stages.pipeline import Run
+from ddpm_eval.stages.base import ensure
+from ddpm_eval.stages.bound_stage import BoundStage
+from ddpm_eval.stages.run import Run
 
-LARGEST = 1_000
+MOST_EVALUATIONS = 1_000
 """Evaluations per image beyond which a target half-width is given up."""
 
 
-def measure(
-    run: Run,
-    split: str,
-    *,
-    protocol: str,
-    variance: ProtocolVariance | None,
-    clip: bool | None,
-    decoder: Decoder | None,
-    draws: int | None,
-    estimator: Literal["full", "stratified"],
-    evaluations: int | None,
-    target_halfwidth: float | None,
-    chain: int | None = None,
-    against: Precision | None = None,
-) -> str:
-    """Measure and store a bound; return it as a table.
+def measure_bound(run: Run, stage: BoundStage, target_halfwidth: float | None = None) -> BoundTerms:
+    """Measure and store the bound of a stage's first protocol.
 
     Args:
-        run: the run.
-        split: ``test`` or ``train``.
-        protocol: ``paper`` or ``exact``, from which the next four differ where they are not None.
-        variance: of the reverse process.
-        clip: whether x_0 estimates are clipped.
-        decoder: which CDF.
-        draws: per image and step.
-        estimator: all T terms per image, or a few.
-        evaluations: network evaluations of the stratified estimator over all images.
-        target_halfwidth: double the stratified evaluations until the interval's half-width, bits/dim, is at
-            most this.
-        chain: number of evenly spaced steps instead of all.
-        against: another precision to measure in too, for the paired difference.
+        run: to be measured.
+        stage: what to measure.
+        target_halfwidth: double the stratified evaluations until half the width of the total's interval,
+            in bits/dim, is at most this; None measures once.
 
     Raises:
-        ValueError: if the choices contradict each other, or the target cannot be reached with these images.
+        ValueError: if the target cannot be reached with these images.
     """
-    if estimator == "full" and (evaluations is not None or target_halfwidth is not None):
-        raise ValueError("--evaluations and --target-halfwidth belong to --estimator stratified")
-    if against is not None and (estimator != "full" or against == run.runtime.precision):
+    ensure(stage, run)
+    terms = stage.read(run, stage.protocols[0])
+    if target_halfwidth is None or halfwidth(terms) <= target_halfwidth:
+        return terms
+    per_image = 2 * (stage.evaluations_per_image or run.spec.evaluation.evaluations_per_image)
+    if per_image > min(MOST_EVALUATIONS, terms.num_steps):
         raise ValueError(
-            f"--against {against} compares with another precision than {run.runtime.precision}, by the full estimator (the few "
-            "steps of the stratified one would differ)"
+            f"the half-width is {halfwidth(terms):.4f} bits/dim with {len(terms.image_id)} images, and more "
+            f"evaluations per image cannot bring it to {target_halfwidth:g}: the images differ (use more "
+            "images)"
         )
-    chosen = combine(PROTOCOLS[protocol], variance, clip, decoder, draws)
-    few = estimator == "stratified"
-    task = Likelihood(run, split, few, chain)
-    if few and evaluations is not None:
-        run.spec = task.with_evaluations(evaluations)
-    task.measure([chosen])
-    atoms = task.result(chosen)
-    while target_halfwidth is not None and analyse.halfwidth(atoms) > target_halfwidth:
-        wider = 2 * run.spec.evaluation.evaluations_per_image
-        if wider > min(LARGEST, run.spec.diffusion.timesteps):
-            raise ValueError(
-                f"the half-width is {analyse.halfwidth(atoms):.4f} bits/dim with {len(atoms.image_id)} images, and more "
-                f"evaluations per image cannot bring it to {target_halfwidth:g}: the images differ (use more images)"
-            )
-        evaluation = run.spec.evaluation.model_copy(update={"evaluations_per_image": wider})
-        run.spec = run.spec.model_copy(update={"evaluation": evaluation})
-        task.measure([chosen])
-        atoms = task.result(chosen)
-    table = analyse.split_table(atoms, run.spec.diffusion.variance).drop(columns="paper_bits_per_dim")
-    evaluations = (
-        atoms.network_evaluations
-        if isinstance(atoms, StratifiedBoundTerms)
-        else atoms.terms.size * chosen.draws
-    )
-    left_out = f", {atoms.inexact_left_out} inexact images left out" if atoms.inexact_left_out else ""
-    steps = "" if chain is None else f"a chain of {chain} of {run.spec.diffusion.timesteps} steps; "
-    note = (
-        f"{steps}{chosen.caption()}; {estimator} estimator, {evaluations:,} network evaluations{left_out}; "
-        "95% intervals over images"
-    )
-    text = f"{table.to_string(index=False)}\n{note}, {run.runtime.precision}"
-    return text if against is None else f"{text}\n\n{_compared(task, chosen, against)}"
+    return measure_bound(run, replace(stage, evaluations_per_image=per_image), target_halfwidth)
 
 
-def _compared(task: Likelihood, protocol: Protocol, against: Precision) -> str:
-    """Measure the same bound in another precision; return the paired difference as a table."""
-    run, here = task.run, task.run.runtime.precision
-    other = replace(task, run=replace(run, runtime=runtime.start(str(run.runtime.device), precision=against)))
-    other.measure([protocol])
-    table = analyse.paired_table(task.result(protocol), other.result(protocol), (here, against))
-    note = (
-        f"difference: {here} - {against}, paired (same images, same noise), with its 95% interval over images"
+def bound_text(run: Run, terms: BoundTerms) -> str:
+    """Return the split of a bound as a table, with a note on how it was measured."""
+    table = split_table(terms).drop(columns="paper_bits_per_dim")
+    timesteps = run.spec.diffusion.timesteps
+    chain = "" if terms.num_steps == timesteps else f"a chain of {terms.num_steps} of {timesteps} steps; "
+    left_out = f", {terms.inexact_left_out} inexact images left out" if terms.inexact_left_out else ""
+    return (
+        f"{table.to_string(index=False)}\n{chain}{terms.protocol.caption()}; {terms.estimator} estimator, "
+        f"{terms.network_evaluations:,} network evaluations{left_out}; 95% intervals over images, "
+        f"{run.runtime.precision}"
     )
-    return f"{table.to_string(index=False)}\n{note}"
+
+
+def comparison_text(run: Run, stage: BoundStage, terms: BoundTerms, against: Precision) -> str:
+    """Measure a bound in another precision, too, and return the paired difference as a table with a note.
+
+    Args:
+        run: to be measured.
+        stage: whose bound it is.
+        terms: the bound in the run's own precision.
+        against: the other precision.
+    """
+    other = replace(run, runtime=runtime.start(str(run.runtime.device), precision=against))
+    precision = run.runtime.precision
+    table = paired_table(terms, measure_bound(other, stage), (precision, against))
+    return (
+        f"{table.to_string(index=False)}\ndifference: {precision} - {against}, paired (same images, same "
+        "noise), with its 95% interval over images"
+    )

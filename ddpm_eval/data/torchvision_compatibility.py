@@ -9,15 +9,13 @@ import sys
 import warnings
 from types import ModuleType
 
-import torch
-
 SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 """The operators that torchvision's Python code refers to when it is imported."""
 
-declared: list[torch.library.Library] = []
+declared: list[object] = []
 """Libraries in which operators were declared; a declaration lives as long as its library."""
 
 
@@ -29,6 +27,8 @@ def import_torchvision() -> ModuleType:
     Raises:
         ValueError: if torchvision is missing, or cannot be imported for another reason.
     """
+    import torch  # here, because a report looks at data sets' names and shapes where no torch is installed
+
     try:
         try:
             return _import()
@@ -60,6 +60,8 @@ def _import() -> ModuleType:
 
 
 def _declare_operators() -> None:
+    import torch  # as in `import_torchvision`
+
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name, schema in SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):

@@ -1,0 +1,11 @@
+"""The command ``ablation``."""
+
+from experiments.commands.experiment import run_experiment
+from experiments.commands.options import ExperimentParameters, command_with
+from experiments.plan import ablation_jobs
+
+
+@command_with(ExperimentParameters)
+def command(parameters: ExperimentParameters) -> None:
+    """Table 2: train what is missing, measure, print the table."""
+    run_experiment(parameters, ablation_jobs, ["table2"])

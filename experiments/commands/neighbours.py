@@ -1,0 +1,41 @@
+"""The command ``neighbours``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+
+from ddpm_eval import runtime
+from experiments.commands.open_images import ImageParameters, open_images
+from experiments.commands.open_run import say
+from experiments.commands.options import PATH, command_with, figure_stem
+from experiments.image_quality import nearest_images, neighbours_text
+from experiments.sections.fig15_neighbours import neighbours_figure
+
+
+@dataclass(frozen=True)
+class NeighboursParameters(ImageParameters):
+    """Which images to compare, and where the figure is written."""
+
+    mirrored: Annotated[
+        bool,
+        click.Option(
+            ["--mirrored"], is_flag=True, help="Search mirror images, too, as for a run trained with flips."
+        ),
+    ]
+    out: Annotated[
+        Path, click.Option(["--out"], type=PATH, required=True, help="Figure to write, without suffix.")
+    ]
+
+
+@command_with(NeighboursParameters)
+def command(parameters: NeighboursParameters) -> None:
+    """The training images nearest to each sample (Fig. 15), and whether samples are copies."""
+    images = open_images(parameters)
+    found = nearest_images(images, parameters.mirrored)
+    stem = figure_stem(parameters.out)
+    if images.runtime.main:
+        neighbours_figure(found, stem)
+    say(f"{neighbours_text(found)}\n{stem}.png")
+    runtime.stop()

@@ -1,0 +1,73 @@
+"""The images whose quality a command measures: a run's samples, or anybody's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+
+from experiments.commands.open_run import RunParameters, open_run
+from experiments.commands.options import DEFAULT_RUNS, PATH
+from experiments.image_quality import EvaluationSet, InceptionChoice, any_images, samples_of_run
+from experiments.progress import stage_bars
+
+
+@dataclass(frozen=True)
+class ImageParameters(RunParameters):
+    """Which images are meant, and whose features they are compared in."""
+
+    images: Annotated[
+        Path | None,
+        click.Option(
+            ["--images"],
+            type=PATH,
+            help="Any images: a folder, .npz (arr_0) or results.h5, instead of a run.",
+        ),
+    ]
+    data: Annotated[
+        str | None,
+        click.Option(["--data"], help="With --images: the data set to compare with, such as cifar10."),
+    ]
+    inception_weights: Annotated[
+        Path | None,
+        click.Option(
+            ["--inception-weights"],
+            type=PATH,
+            help="File of Inception weights (pytorch-fid's or torch-fidelity's).",
+        ),
+    ]
+    inception: Annotated[
+        bool,
+        click.Option(
+            ["--inception"],
+            is_flag=True,
+            help="Use Inception, downloading its weights if none are given.",
+        ),
+    ]
+
+
+def open_images(parameters: ImageParameters) -> EvaluationSet:
+    """Return the images that are meant.
+
+    Raises:
+        ValueError: if there are none, or the parameters contradict each other.
+    """
+    weights = parameters.inception_weights
+    inception = InceptionChoice(parameters.inception or weights is not None, weights)
+    if parameters.images is None:
+        return samples_of_run(open_run(parameters), inception)
+    if parameters.run is not None or parameters.preset is not None:
+        raise ValueError("name --images or a run, not both")
+    if parameters.data is None:
+        raise ValueError("--images needs --data, the data set to compare with (such as --data cifar10)")
+    if parameters.settings or parameters.precision != "fp32":
+        raise ValueError("--set and --precision belong to a run, not to --images")
+    return any_images(
+        parameters.images,
+        parameters.data,
+        parameters.data_root,
+        parameters.runs or DEFAULT_RUNS,
+        inception,
+        parameters.device,
+        stage_bars(),
+    )

@@ -1,0 +1,56 @@
+"""From the parameters of a command to the study that they mean."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ddpm_eval.data.datasets import inspect
+from ddpm_eval.spec import RunSpec
+from experiments.commands.options import (
+    DEFAULT_PRESET,
+    DEFAULT_RUNS,
+    ReportParameters,
+    StudyParameters,
+    refuse_beside_run,
+)
+from experiments.study import Study, StudyOptions, resolve_preset, resolve_run
+
+
+def open_study(
+    parameters: ReportParameters,
+    spec_of_run: Callable[[Path], RunSpec],
+    inception_weights: Path | None = None,
+) -> Study:
+    """Return the study of a preset, or of a run that was named by its folder.
+
+    Args:
+        parameters: of the command.
+        spec_of_run: reads what the run in a folder is.
+        inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+
+    Raises:
+        ValueError: if the parameters contradict each other, or there is no such preset, run or data set.
+    """
+    options = StudyOptions(parameters.reports, parameters.data_root, parameters.device, inception_weights)
+    if parameters.run is not None:
+        refuse_beside_run(parameters.run, parameters.preset_options)
+        return resolve_run(parameters.run, spec_of_run(parameters.run), parameters.settings, options)
+    return resolve_preset(
+        parameters.preset or DEFAULT_PRESET,
+        preset_settings(parameters),
+        parameters.seed or 0,
+        runs=parameters.runs or DEFAULT_RUNS,
+        options=options,
+    )
+
+
+def preset_settings(parameters: StudyParameters) -> Mapping[str, str]:
+    """Return the fields of a preset that were set, among them the shape of another data set's images.
+
+    Raises:
+        ValueError: if there is no such data set.
+    """
+    if parameters.data is None:
+        return parameters.settings
+    channels, side = inspect(parameters.data)
+    shape = {"data.name": parameters.data, "data.channels": str(channels), "data.side": str(side)}
+    return {**shape, **parameters.settings}

@@ -1,0 +1,157 @@
+"""How a command declares its arguments and options, and the groups of them that several commands share.
+
+A command's parameters are the fields of a frozen dataclass. The annotation of a field holds its type and the
+click parameter that fills it, which has the field's name: ``seed: Annotated[int, click.Option(["--seed"])]``.
+Nothing here needs torch, so that reports are rendered without it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args, get_type_hints
+
+import click
+
+P = TypeVar("P")
+PATH = click.Path(path_type=Path)
+DEFAULT_RUNS = Path("runs")
+DEFAULT_PRESET = "digits"
+
+
+def command_with(parameters: type[P]) -> Callable[[Callable[[P], None]], click.Command]:
+    """Return a decorator that makes a command of a function of its parameters; the docstring is its help."""
+
+    def decorate(function: Callable[[P], None]) -> click.Command:
+        def callback(**values: object) -> None:
+            function(parameters(**values))
+
+        return click.Command(
+            None, callback=callback, params=declared(parameters), help=inspect.getdoc(function)
+        )
+
+    return decorate
+
+
+def declared(parameters: type) -> list[click.Parameter]:
+    """Return the click parameters in the annotations of a dataclass's fields, those of its bases first."""
+    hints = get_type_hints(parameters, include_extras=True)
+    found = {name: get_args(hint)[1] for name, hint in hints.items()}
+    for name, parameter in found.items():
+        assert parameter.name == name, f"the field {name} is filled by {parameter.name}"
+    return list(found.values())
+
+
+def read_settings(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Split texts such as ``train.steps=500`` at their first equals sign.
+
+    Raises:
+        ValueError: if a text has none.
+    """
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError(f"--set takes KEY=VALUE, not {pair!r} (such as --set train.steps=500)")
+        found[key] = value
+    return found
+
+
+def refuse_beside_run(run: Path, options: Mapping[str, object]) -> None:
+    """Refuse options that say which run is meant beside a run that was named.
+
+    Raises:
+        ValueError: if one of the options, by name, is not None.
+    """
+    named = [f"--{name}" for name, value in options.items() if value is not None]
+    if named:
+        raise ValueError(f"name a RUN or {' '.join(named)}, not both: {run} says what it is")
+
+
+def figure_stem(path: Path) -> Path:
+    """Return the path of a figure without the suffix of one of its files."""
+    return path.with_suffix("") if path.suffix in (".png", ".pdf") else path
+
+
+def settings_option(meaning: str) -> click.Option:
+    """Return the option ``--set``, which fills the field ``settings``."""
+    names = ["--set", "settings"]
+    return click.Option(names, multiple=True, metavar="KEY=VALUE", callback=read_settings, help=meaning)
+
+
+RunFolder = Annotated[Path | None, click.Argument(["run"], required=False, type=PATH)]
+Runs = Annotated[
+    Path | None, click.Option(["--runs"], type=PATH, show_default="runs", help="Folder of the runs.")
+]
+DataRoot = Annotated[
+    Path | None, click.Option(["--data-root"], type=PATH, help="Where data sets lie (default .data).")
+]
+Device = Annotated[
+    str, click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+]
+DryRun = Annotated[
+    bool,
+    click.Option(
+        ["--dry-run"], is_flag=True, help="Print the resolved specifications and what is already stored."
+    ),
+]
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StudyParameters:
+    """Which runs are meant: those of a preset, or one that is named by its folder."""
+
+    run: RunFolder
+    preset: Annotated[
+        str | None,
+        click.Option(
+            ["--preset"],
+            show_default=DEFAULT_PRESET,
+            help="Which experiment, instead of a RUN; see the command presets.",
+        ),
+    ]
+    runs: Runs
+    data: Annotated[
+        str | None,
+        click.Option(["--data"], help="Another data set: cifar10, mnist, npz:FILE, folder:DIR, ..."),
+    ]
+    data_root: DataRoot
+    seed: Annotated[
+        int | None,
+        click.Option(["--seed"], type=click.IntRange(0), show_default="0", help="Of everything random."),
+    ]
+    device: Device
+    settings: Annotated[Settings, settings_option("Any field of the specification; repeatable.")]
+
+    @property
+    def preset_options(self) -> dict[str, object]:
+        """The options that say which runs of a preset are meant, by name."""
+        return {"preset": self.preset, "runs": self.runs, "data": self.data, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class ReportParameters(StudyParameters):
+    """A study and where its report is written."""
+
+    reports: Annotated[
+        Path,
+        click.Option(
+            ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class ExperimentParameters(ReportParameters):
+    """A study that is to be measured and reported."""
+
+    inception_weights: Annotated[
+        Path | None,
+        click.Option(
+            ["--inception-weights"],
+            type=PATH,
+            help="Measure quality with this Inception instead of the classifier.",
+        ),
+    ]
+    dry_run: DryRun

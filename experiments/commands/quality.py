@@ -1,0 +1,58 @@
+"""The command ``quality``."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Annotated
+
+import click
+
+from ddpm_eval import runtime
+from ddpm_eval.metrics.distances import PROTOCOLS
+from experiments.commands.open_images import ImageParameters, open_images
+from experiments.commands.open_run import say, working_on
+from experiments.commands.options import command_with
+from experiments.image_quality import measure_quality, quality_text
+
+
+@dataclass(frozen=True)
+class QualityParameters(ImageParameters):
+    """Which images to measure, and how."""
+
+    protocols: Annotated[
+        tuple[str, ...],
+        click.Option(
+            ["--protocol", "protocols"],
+            multiple=True,
+            type=click.Choice(list(PROTOCOLS)),
+            default=("paper",),
+        ),
+    ]
+    references: Annotated[
+        tuple[str, ...],
+        click.Option(
+            ["--reference", "references"],
+            multiple=True,
+            type=click.Choice(["train", "test"]),
+            default=("train",),
+        ),
+    ]
+    allow_singular: Annotated[
+        bool,
+        click.Option(
+            ["--allow-singular"],
+            is_flag=True,
+            help="Measure a distance with too few images all the same, marked as biased.",
+        ),
+    ]
+
+
+@command_with(QualityParameters)
+def command(parameters: QualityParameters) -> None:
+    """Sample quality of a run or of any images under named protocols, side by side, with intervals."""
+    found = open_images(parameters)
+    with nullcontext() if found.run is None else working_on(found.run):
+        results = measure_quality(
+            found, parameters.protocols, parameters.references, parameters.allow_singular
+        )
+    say(quality_text(results))
+    runtime.stop()

@@ -1,0 +1,11 @@
+"""The command ``rate-distortion``."""
+
+from experiments.commands.experiment import run_experiment
+from experiments.commands.options import ExperimentParameters, command_with
+from experiments.plan import rate_distortion_jobs
+
+
+@command_with(ExperimentParameters)
+def command(parameters: ExperimentParameters) -> None:
+    """The split into rate and distortion, Table 4 and Fig. 5 of the paper's model or of a RUN."""
+    run_experiment(parameters, rate_distortion_jobs, ["split", "table4", "protocols"])

@@ -1,0 +1,11 @@
+"""The command ``reproduce``."""
+
+from experiments.commands.experiment import run_experiment
+from experiments.commands.options import ExperimentParameters, command_with
+from experiments.plan import reproduce_jobs
+
+
+@command_with(ExperimentParameters)
+def command(parameters: ExperimentParameters) -> None:
+    """All experiments of a preset or one RUN; resumes; ends with the report's path."""
+    run_experiment(parameters, reproduce_jobs, ["table2", "split", "table4"])
