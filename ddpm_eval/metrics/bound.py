@@ -8,7 +8,7 @@ T nor on the number of images.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -88,12 +88,14 @@ def evaluate_bound(
         The terms under each protocol, in nats per image; on processes other than the main one an empty list.
 
     Raises:
-        ValueError: if a protocol does not suit the model, or the images are not uint8.
+        ValueError: if a protocol does not suit the model, the images are not uint8, or there are none.
         NotFinite: if the network's output is not finite; image and time are named.
     """
     chosen = Estimator(estimator) if isinstance(estimator, str) else estimator
     image_set = images if isinstance(images, ImageSet) else from_array(images)
     where = exact_positions(image_set) if positions is None else np.asarray(positions)
+    if len(where) == 0:
+        raise ValueError("there are no images to evaluate (none is given, or none is bit-exact)")
     results: dict[int, BoundTerms] = {}
     for draws in sorted({protocol.draws for protocol in protocols}):
         group = [i for i, protocol in enumerate(protocols) if protocol.draws == draws]
@@ -125,6 +127,16 @@ def optimal_variance(terms: FullBoundTerms, full: Schedule, schedule: Schedule |
     times = chain.network_time.numpy()[1:]  # 0-based, of the full chain
     error = torch.from_numpy(np.concatenate([[np.nan], errors[times]]))
     return (chain.beta_tilde + chain.mean_weight_x_0**2 * error).numpy()
+
+
+class _Metadata(TypedDict):
+    """What the terms of both estimators say of the evaluation."""
+
+    split: str
+    protocol: Protocol
+    variance: str
+    dimensions: int
+    inexact_left_out: int
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ class _Evaluation:
 
         name = f"bound {self.images.split}"
         costs = [len(item) * steps * self.draws for item in items]
-        arrays = self.work.map(name, digest("full", len(items[0])), items, compute, costs)
+        arrays = self.work.map(name, self._key("full", len(items[0])), items, compute, costs)
         if arrays is None:
             return []
         return [
@@ -205,7 +217,7 @@ class _Evaluation:
         name = f"bound {self.images.split}"
         costs = [len(item) * per_image * self.draws for item in items]
         # the times follow the pilot, which another device rounds in another way
-        key = digest("stratified", len(items[0]), content_digest([chosen]))
+        key = self._key("stratified", len(items[0]), content_digest([chosen]))
         arrays = self.work.map(name, key, items, compute, costs)
         if arrays is None:
             return []
@@ -243,7 +255,7 @@ class _Evaluation:
 
         name = f"bound {self.images.split} pilot"
         costs = [len(item) * len(times) * self.draws for item in items]
-        arrays = self.work.map(name, digest("pilot", self.draws), items, compute, costs, everywhere=True)
+        arrays = self.work.map(name, self._key("pilot"), items, compute, costs, everywhere=True)
         assert arrays is not None
         terms = arrays["terms"]
         if not np.isfinite(terms).all():
@@ -255,7 +267,12 @@ class _Evaluation:
         size = max(ITEM_IMAGES, -(-4 * self.batch_size // evaluations))
         return [images[start : start + size] for start in range(0, len(images), size)]
 
-    def _metadata(self, protocol: Protocol) -> dict[str, Any]:
+    def _key(self, *parts: object) -> str:
+        """Return the digest of what items depend on: images, protocols and ``parts``."""
+        images = (self.images.digest, content_digest([self.positions]))
+        return digest(*images, [protocol.model_dump_json() for protocol in self.protocols], *parts)
+
+    def _metadata(self, protocol: Protocol) -> "_Metadata":
         return {
             "split": self.images.split,
             "protocol": protocol,

@@ -1,5 +1,4 @@
-"""Which few steps of each image to evaluate, so that the bound costs a hundredth and its interval hardly
-widens.
+"""Stratified sampling of time steps: a hundredth of the evaluations, and an interval that is hardly wider.
 
 Times are selected with probabilities proportional to the size of the terms, which a small pilot tells, by
 systematic sampling with offsets that are stratified over the images. Weighting an evaluated term by one over
@@ -10,9 +9,16 @@ times have index 0 for t = 1. numpy only.
 
 import numpy as np
 
-from ddpm_eval.results.records import Array, FullBoundTerms, StratifiedBoundTerms
+from ddpm_eval.results.bound_terms import FullBoundTerms, StratifiedBoundTerms
+from ddpm_eval.results.fields import Array
 
 PILOT_IMAGES = 8
+PILOT_TIMES = 24
+"""The number of geometrically spaced times of the pilot."""
+SPREAD_IMPORTANCE = 0.05
+"""The share of the importance that is spread evenly over all times."""
+DESIGN_CONSTANTS = (PILOT_IMAGES, PILOT_TIMES, SPREAD_IMPORTANCE)
+"""Everything that the choice of times depends on beside the terms of the pilot and the seed."""
 
 
 def inclusion_probabilities(importance: Array, evaluations: float) -> Array:
@@ -63,13 +69,15 @@ def stratified_offsets(n: int, seed: int) -> Array:
     return (rng.permutation(n) + rng.random(n)) / n
 
 
-def pilot_times(timesteps: int, count: int = 24) -> Array:
+def pilot_times(timesteps: int, count: int = PILOT_TIMES) -> Array:
     """Return times for the pilot: all of the first few, then geometrically spaced up to T."""
     spaced = np.round(np.geomspace(1, timesteps, count)).astype(np.int64)
     return np.unique(np.concatenate([np.arange(1, min(4, timesteps) + 1), spaced]))
 
 
-def importance_from_pilot(times: Array, terms: Array, timesteps: int, floor: float = 0.05) -> Array:
+def importance_from_pilot(
+    times: Array, terms: Array, timesteps: int, floor: float = SPREAD_IMPORTANCE
+) -> Array:
     """Interpolate the pilot's root mean square terms to every time (linearly in log t, log value).
 
     Args:

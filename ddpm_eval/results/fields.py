@@ -7,10 +7,12 @@ on its length.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import numpy.typing as npt
+
+from ddpm_eval.protocol import Protocol
 
 Array = npt.NDArray[Any]
 C = TypeVar("C")
@@ -30,29 +32,29 @@ class Estimate(NamedTuple):
         return not math.isnan(self.value)
 
 
-def array(dims: str, unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
+def array(dims: str, unit: str, meaning: str) -> Array:
     """Declare an array field: its dimensions' names, separated by spaces, its unit and a sentence."""
-    return field(metadata={"kind": "array", "dims": tuple(dims.split()), "unit": unit, "meaning": meaning})
+    return _declare("array", unit, meaning, dims=tuple(dims.split()))
 
 
-def estimate(unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
+def estimate(unit: str, meaning: str) -> Estimate:
     """Declare a field that holds an `Estimate`."""
-    return field(metadata={"kind": "estimate", "unit": unit, "meaning": meaning})
+    return _declare("estimate", unit, meaning)
 
 
 def number(unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a field that holds a number without an interval."""
-    return field(metadata={"kind": "number", "unit": unit, "meaning": meaning})
+    return _declare("number", unit, meaning)
 
 
 def text(meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a field that holds a text or a truth value."""
-    return field(metadata={"kind": "text", "unit": "", "meaning": meaning})
+    return _declare("text", "", meaning)
 
 
-def bound_protocol() -> Any:  # noqa: ANN401 - a dataclass field
+def bound_protocol() -> Protocol:
     """Declare the field that holds the `Protocol` of a bound."""
-    return field(metadata={"kind": "protocol", "unit": "", "meaning": "how the bound was computed"})
+    return _declare("protocol", "", "how the bound was computed")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(array, estimate, number, text, bound_protocol))
@@ -89,11 +91,15 @@ class Record:
                 )
 
 
-def fields_of_kind(record_type: type[Record], kind: str) -> list[Any]:
+def fields_of_kind(record_type: type[Record], kind: str) -> list[Field[object]]:
     """Return the dataclass fields of a record type that were declared as ``kind``."""
     return [f for f in fields(record_type) if f.metadata.get("kind") == kind]
 
 
-def array_fields(record_type: type[Record]) -> list[Any]:
+def array_fields(record_type: type[Record]) -> list[Field[object]]:
     """Return the dataclass fields of a record type that hold arrays."""
     return fields_of_kind(record_type, "array")
+
+
+def _declare(kind: str, unit: str, meaning: str, **more: object) -> Any:  # noqa: ANN401 - a dataclass field
+    return field(metadata={"kind": kind, "unit": unit, "meaning": meaning, **more})

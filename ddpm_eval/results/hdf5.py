@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import h5py
 import numpy as np
@@ -30,7 +31,9 @@ OVERHEAD_BYTES = 2**18
 SMALL_SIZE = 64
 """Arrays of at most so many elements are stored without compression."""
 
-Group = h5py.Group
+File: TypeAlias = h5py.File
+Group: TypeAlias = h5py.Group
+Dataset: TypeAlias = h5py.Dataset
 _checked: dict[Path, tuple[int, int, int]] = {}  # files found intact: inode, time of change, size
 
 
@@ -44,7 +47,7 @@ def create(path: Path) -> None:
 
 
 @contextmanager
-def editing(path: Path, arrays: Sequence[Array]) -> Iterator[h5py.File]:
+def editing(path: Path, arrays: Sequence[Array]) -> Iterator[File]:
     """Open a file that nobody reads yet for writing ``arrays``, and seal it afterwards.
 
     The disk space is claimed first, because HDF5 does not survive a disk that fills while it writes.
@@ -64,7 +67,7 @@ def seal(path: Path) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
+def reading(path: Path) -> Iterator[File]:
     """Open a file for reading after it was checked.
 
     Raises:
@@ -133,7 +136,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         return {name: file[name][...] for name in file}
 
 
-def write_dataset(group: Group, name: str, value: Array) -> h5py.Dataset:
+def write_dataset(group: Group, name: str, value: Array) -> Dataset:
     """Add an array to a group, compressed where it is large."""
     if value.size <= SMALL_SIZE:
         return group.create_dataset(name, data=value)

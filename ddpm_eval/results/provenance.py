@@ -7,13 +7,12 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("ddpm_eval", "torch", "torch-fidelity", "numpy", "scipy", "h5py")
 
 
 @cache
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Return the versions, the machine, the package's git commit and the command line of this process."""
     return {
         "python": platform.python_version(),

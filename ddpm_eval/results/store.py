@@ -10,6 +10,7 @@ opened.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -69,11 +70,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, Any]) -> None:
+    def put(self, name: str, record: Record, *, key: str, provenance: Mapping[str, object]) -> None:
         """Store one record; see `put_all`."""
         self.put_all([Result(name, record, key)], provenance)
 
-    def put_all(self, results: Sequence[Result], provenance: Mapping[str, Any]) -> None:
+    def put_all(self, results: Sequence[Result], provenance: Mapping[str, object]) -> None:
         """Store records in one step: after a kill all of them are there, or none.
 
         A result of the same name and key is replaced, and so are results of the same name and of other
@@ -140,7 +141,7 @@ class Store:
             entries = [_entry(group) for group in _groups(file)]
         return sorted(entries, key=lambda entry: (entry.name, entry.provenance["created"]))
 
-    def _open(self) -> Any:  # noqa: ANN401 - a context manager that gives an h5py.File
+    def _open(self) -> AbstractContextManager[hdf5.File]:
         self._check()
         return hdf5.reading(self.path)
 
@@ -180,14 +181,19 @@ def _write(group: hdf5.Group, record: Record, key: str, provenance: str) -> None
 
 
 def _read(group: hdf5.Group, record_type: type[R]) -> R:
-    values: dict[str, Any] = {f.name: group[f.name][...] for f in array_fields(record_type)}
+    values: dict[str, object] = {f.name: group[f.name][...] for f in array_fields(record_type)}
     for f in fields_of_kind(record_type, "estimate"):
-        values[f.name] = Estimate(*map(float, group[f.name][...]), str(group[f.name].attrs["unit"]))
+        values[f.name] = _read_estimate(group[f.name])
     for f in (*fields_of_kind(record_type, "number"), *fields_of_kind(record_type, "text")):
         values[f.name] = _scalar(group.attrs[f.name])
     for f in fields_of_kind(record_type, "protocol"):
         values[f.name] = Protocol.model_validate_json(group.attrs[f.name])
     return record_type(**values)
+
+
+def _read_estimate(data: hdf5.Dataset) -> Estimate:
+    value, low, high = map(float, data[...])
+    return Estimate(value, low, high, str(data.attrs["unit"]))
 
 
 def _content(record: Record) -> str:
@@ -236,13 +242,11 @@ def _name(group: hdf5.Group) -> str:
 def _entry(group: hdf5.Group) -> Entry:
     arrays = {}
     sizes = []
-    scalars: dict[str, Any] = {
-        name: _scalar(value) for name, value in group.attrs.items() if name not in DESCRIPTIONS
-    }
+    scalars = {name: _scalar(value) for name, value in group.attrs.items() if name not in DESCRIPTIONS}
     for name, data in group.items():
         size = [(dimension.label, length) for dimension, length in zip(data.dims, data.shape, strict=True)]
         if size == [("interval", len(BOUNDS))]:
-            scalars[name] = Estimate(*map(float, data[...]), str(data.attrs["unit"]))
+            scalars[name] = _read_estimate(data)
             continue
         sizes.append(size)
         dims = ", ".join(f"{dimension} {length}" for dimension, length in size)
@@ -251,5 +255,5 @@ def _entry(group: hdf5.Group) -> Entry:
     return Entry(_name(group), group.attrs["key"], group.attrs["record"], provenance, arrays, sizes, scalars)
 
 
-def _scalar(value: Any) -> Any:  # noqa: ANN401 - whatever HDF5 held
+def _scalar(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value

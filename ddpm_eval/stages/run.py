@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
@@ -173,7 +173,7 @@ class RunResults:
         if results and self.run.runtime.main:
             self.store.put_all(results, self._provenance(seconds))
 
-    def _provenance(self, seconds: float) -> dict[str, Any]:
+    def _provenance(self, seconds: float) -> dict[str, object]:
         run = self.run
         return {
             "spec": run.spec.model_dump(mode="json"),
