@@ -21,7 +21,10 @@ import torch
 from ddpm_eval import runtime
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ArrayImages, Images
-from ddpm_eval.metrics import features, quality
+from ddpm_eval.metrics import features
+from ddpm_eval.metrics.classifier import load_or_train_classifier
+from ddpm_eval.metrics.inception import load_inception
+from ddpm_eval.metrics.quality import collect_features
 from ddpm_eval.spec import DataSpec
 
 
@@ -33,17 +36,15 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         if arguments.inception_weights:
-            extractor = features.inception(
-                arguments.inception_weights, runtime=runtime.start(arguments.device)
-            )
+            extractor = load_inception(arguments.inception_weights, runtime=runtime.start(arguments.device))
         else:
-            extractor = features.classifier(
+            extractor = load_or_train_classifier(
                 train, test, Path(folder), runtime=runtime.start(arguments.device)
             )
     images = ArrayImages(train.take(np.arange(arguments.images) % len(train)))
     turns = {
         "bare forward": bare(extractor, images),
-        "extraction": lambda: quality.collect(images, extractor),
+        "extraction": lambda: collect_features(images, extractor),
     }
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
@@ -55,7 +56,8 @@ def main() -> None:
         print(f"{name:13} {arguments.images / statistics.median(values):10.1f} images/s")
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
     print(
-        f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {extractor.runtime.device})"
+        f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, "
+        f"{extractor.runtime.device})"
     )
 
 

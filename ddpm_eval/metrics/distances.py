@@ -38,7 +38,8 @@ from ddpm_eval.metrics.fidelity import (
     kid_features_to_metric,
     prc_features_to_metric,
 )
-from ddpm_eval.results.records import SQUARED_FEATURES, Array, Estimate, FeatureStatistics
+from ddpm_eval.results.fields import Array, Estimate
+from ddpm_eval.results.records import SQUARED_FEATURES, FeatureStatistics
 from ddpm_eval.spec import Frozen
 
 Float64 = npt.NDArray[np.float64]

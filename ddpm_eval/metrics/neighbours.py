@@ -18,7 +18,8 @@ from ddpm_eval.data.image_set import Ids, Images, ImageSet, Pixels, as_images
 from ddpm_eval.metrics.distances import Float64, symmetric_estimate, within_unit_interval
 from ddpm_eval.metrics.features import Extractor, match_channels
 from ddpm_eval.metrics.quality import collect_features
-from ddpm_eval.results.records import Array, Estimate, Neighbours
+from ddpm_eval.results.fields import Array, Estimate
+from ddpm_eval.results.records import Neighbours
 from ddpm_eval.runtime import Progress, silent
 
 Rows = Callable[[Ids], Array]
@@ -26,6 +27,10 @@ Rows = Callable[[Ids], Array]
 BLOCK = 2048
 """Rows of either side that are compared at a time."""
 MIDDLE_LEVEL = 127.5
+NEIGHBOURS = 5
+"""Neighbours per sample, unless another number is asked for."""
+SHOWN = 8
+"""Samples that are shown with their neighbours, unless another number is asked for."""
 
 
 def find_neighbours(
@@ -35,8 +40,8 @@ def find_neighbours(
     extractor: Extractor,
     *,
     mirrored: bool = False,
-    count: int = 5,
-    shown: int = 8,
+    count: int = NEIGHBOURS,
+    shown: int = SHOWN,
     progress: Progress = silent,
 ) -> Neighbours:
     """Find the training images nearest to each sample, and compare their distances with held-out images'.

@@ -34,15 +34,8 @@ from ddpm_eval.metrics.distances import (
     score,
 )
 from ddpm_eval.metrics.features import Extractor, Float32
-from ddpm_eval.results.records import (
-    SQUARED_FEATURES,
-    Array,
-    Estimate,
-    FeatureStatistics,
-    Quality,
-    Record,
-    fields_of_kind,
-)
+from ddpm_eval.results.fields import Array, Estimate, Record, fields_of_kind
+from ddpm_eval.results.records import SQUARED_FEATURES, FeatureStatistics, Quality
 from ddpm_eval.runtime import Progress, silent
 
 STATISTICS = "statistics"

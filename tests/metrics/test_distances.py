@@ -1,13 +1,17 @@
-"""Numbers from features: closed forms, torch-fidelity's own functions, coverage of every interval on
-simulated features.
-"""
+"""Numbers from features: closed forms, torch-fidelity's functions, coverage on simulated features."""
 
 import numpy as np
 import pytest
 import torch
 
 from ddpm_eval.metrics import distances as metrics
-from ddpm_eval.metrics.distances import PROTOCOLS, Estimate, Moments
+from ddpm_eval.metrics.distances import PROTOCOLS, Moments
+from ddpm_eval.metrics.fidelity import (
+    fid_statistics_to_metric,
+    isc_features_to_metric,
+    prc_features_to_metric,
+)
+from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import FeatureStatistics
 
 PAPER = PROTOCOLS["paper"]
@@ -55,8 +59,6 @@ def test_frechet_distance_has_its_closed_form_for_commuting_covariances():
 def test_frechet_gradient_is_the_finite_difference_of_torch_fidelitys_distance():
     # central differences with step 1e-5: error of order step^2 and 1e-16 / step, both below 1e-8 for values
     # of order one
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-
     rng = np.random.default_rng(2)
     mean, other = rng.standard_normal((2, 5))
     s, r = (m @ m.T + 0.3 * np.eye(5) for m in rng.standard_normal((2, 5, 5)))
@@ -168,8 +170,6 @@ def test_a_tight_cluster_is_precise_and_recalls_little_and_a_wide_cloud_the_reve
 
 def test_jackknifed_recalls_are_torch_fidelitys_of_the_kept_samples(monkeypatch):
     # counts, hence exact
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
     monkeypatch.setattr(metrics, "PAIR_ROWS", 64)
     rng = np.random.default_rng(13)
     ours, theirs = (torch.from_numpy(gaussian(rng, n)) for n in (200, 300))
@@ -205,8 +205,6 @@ def test_score_of_certain_classes_is_their_number_and_of_ignorance_one():
 @pytest.mark.parametrize("n", [205, 256])
 def test_score_equals_torch_fidelitys(name, n):
     # both are float64 on the same float32 logits
-    from torch_fidelity.metric_isc import isc_features_to_metric
-
     protocol = PROTOCOLS[name]
     logits = np.random.default_rng(4).normal(size=(n, 10), scale=3).astype(np.float32)
     theirs = isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=protocol.shuffle)
@@ -229,3 +227,16 @@ def test_score_and_confidence_intervals_cover_their_expectation(splits):
         sure.append(metrics.confidence(logits)[1])
     assert 0.90 <= covered(scores, float(np.mean([e.value for e in scores]))) <= 0.985
     assert 0.915 <= covered(sure, float(np.mean([e.value for e in sure]))) <= 0.985
+
+
+def test_every_estimate_states_its_unit():
+    rng = np.random.default_rng(14)
+    x, y = gaussian(rng, 200), gaussian(rng, 200)
+    target = reference(np.zeros(8), np.eye(8))
+    assert (
+        metrics.frechet(x, target).unit == metrics.frechet_infinite(x, target).unit == "squared feature units"
+    )
+    assert metrics.frechet(x[:5], target).unit == metrics.frechet_infinite(x[:5], target).unit
+    assert metrics.kernel_distance(x, y, PAPER)[0].unit == "kernel units"
+    shares = [*metrics.precision_recall(x, y, PAPER), metrics.score(x, PAPER)[0], metrics.confidence(x)[1]]
+    assert [share.unit for share in shares] == ["1"] * 4

@@ -30,11 +30,11 @@ def test_copies_are_found_at_distance_zero_and_raise_the_memorisation(digits, di
     train, test = digits
     copied = np.arange(100, 140)
     samples = np.concatenate([train.take(copied), test.take(np.arange(40))])
-    found = neighbours.neighbours(samples, train, test, digits_classifier, count=3)
+    found = neighbours.find_neighbours(samples, train, test, digits_classifier, count=3)
     for space in ("pixel", "feature"):
         np.testing.assert_array_equal(getattr(found, f"{space}_id")[:40, 0], train.ids[copied])
         assert (getattr(found, f"{space}_distance")[:40, 0] <= 1e-5).all()
-        assert getattr(found, f"{space}_memorisation_low") > 0.5
+        assert getattr(found, f"{space}_memorisation").low > 0.5
     assert (found.pixel_distance[:40, 0] == 0).all()
     np.testing.assert_array_equal(found.shown_pixel[:, 0], found.shown)
     np.testing.assert_array_equal(found.pixel_distance[40:, 0], found.held_out_pixel_distance[:40])
@@ -47,7 +47,7 @@ def test_a_mirrored_copy_is_found_where_mirror_images_are_searched(digits, digit
     copied = np.arange(100, 140)
     samples = train.take(copied)[..., ::-1].copy()
     plain, found = (
-        neighbours.neighbours(samples, train, test, digits_classifier, count=2, mirrored=mirrored)
+        neighbours.find_neighbours(samples, train, test, digits_classifier, count=2, mirrored=mirrored)
         for mirrored in (False, True)
     )
     assert (plain.pixel_distance[:, 0] > 0).mean() > 0.9  # but for a symmetric digit
@@ -62,16 +62,16 @@ def test_pixel_distance_is_the_rms_difference_in_levels(digits, digits_classifie
     train, test = digits
     image = train.take(np.array([7]))
     brighter = np.where(image < 250, image + 5, image - 5).astype(np.uint8)
-    found = neighbours.neighbours(brighter, train, test, digits_classifier, count=1)
+    found = neighbours.find_neighbours(brighter, train, test, digits_classifier, count=1)
     assert found.pixel_id[0, 0] == train.ids[7]
     assert found.pixel_distance[0, 0] == pytest.approx(5, rel=1e-12)
 
 
 def test_held_out_images_themselves_are_not_memorised(digits, digits_classifier):
     train, test = digits
-    found = neighbours.neighbours(test, train, test, digits_classifier)
-    assert found.pixel_memorisation == pytest.approx(0.5, abs=1e-12)
-    assert found.feature_memorisation == pytest.approx(0.5, abs=1e-12)
+    found = neighbours.find_neighbours(test, train, test, digits_classifier)
+    assert found.pixel_memorisation.value == pytest.approx(0.5, abs=1e-12)
+    assert found.feature_memorisation.value == pytest.approx(0.5, abs=1e-12)
 
 
 def test_memorisation_is_the_share_of_pairs():
@@ -79,8 +79,8 @@ def test_memorisation_is_the_share_of_pairs():
     a, b = rng.integers(0, 9, 50).astype(float), rng.integers(0, 9, 40).astype(float)
     pairs = (a[:, None] < b).mean() + 0.5 * (a[:, None] == b).mean()
     assert memorisation(a, b).value == pytest.approx(pairs, rel=1e-12)
-    assert memorisation(np.zeros(20), np.ones(30)) == (1.0, pytest.approx(0.025 ** (1 / 20)), 1.0)
-    assert memorisation(np.ones(20), np.zeros(30)) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert memorisation(np.zeros(20), np.ones(30)) == (1.0, pytest.approx(0.025 ** (1 / 20)), 1.0, "1")
+    assert memorisation(np.ones(20), np.zeros(30)) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)), "1")
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
@@ -97,7 +97,7 @@ def test_memorisation_interval_covers_the_probability(shift):
 def test_unsuitable_samples_are_refused(digits, digits_classifier):
     train, test = digits
     with pytest.raises(ValueError, match="the samples are 9x9 pixels, but digits's images 8x8"):
-        neighbours.neighbours(np.zeros((3, 1, 9, 9), np.uint8), train, test, digits_classifier)
+        neighbours.find_neighbours(np.zeros((3, 1, 9, 9), np.uint8), train, test, digits_classifier)
     few = dataclasses.replace(train, ids=train.ids[:4])
     with pytest.raises(ValueError, match="5 neighbours asked for, but digits has 4 training images"):
-        neighbours.neighbours(test, few, test, digits_classifier)
+        neighbours.find_neighbours(test, few, test, digits_classifier)

@@ -1,6 +1,4 @@
-"""Sample quality end to end: torch-fidelity's own program on the same images, streaming, kept statistics,
-refusals.
-"""
+"""Sample quality end to end: torch-fidelity's own program, streaming, kept statistics, refusals."""
 
 import dataclasses
 
@@ -9,10 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_eval.metrics import distances, features, quality
+from ddpm_eval.metrics import distances, quality
+from ddpm_eval.metrics.classifier import DatasetClassifier
 from ddpm_eval.metrics.distances import PROTOCOLS
-from ddpm_eval.metrics.features import DatasetClassifier  # first: makes torch-fidelity importable
+from ddpm_eval.metrics.features import INCEPTION
+from ddpm_eval.metrics.inception import load_inception
+from ddpm_eval.metrics.quality import evaluate_quality
+from ddpm_eval.results.fields import fields_of_kind
+from ddpm_eval.results.records import Quality
 from ddpm_eval.results.store import Store
+
+PAPER = PROTOCOLS["paper"]
+SINGULAR = PAPER.model_copy(update={"allow_singular": True})
+
+
+def only(*metrics):
+    return PAPER.model_copy(update={"metrics": metrics})
 
 
 def write_png(images, folder):
@@ -52,12 +62,16 @@ def torch_fidelitys_numbers(samples, real, folder, protocol, **network):
 def check_equal(ours, theirs):
     # the same network on the same batches; torch-fidelity averages features in float32, hence 1e-6 and not
     # rounding. Precision and recall count images, hence exactly
-    assert ours.frechet_distance == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
-    assert ours.score == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert ours.frechet_distance.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert ours.score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     assert ours.score_std == pytest.approx(theirs["inception_score_std"], rel=1e-6)
-    assert ours.kid == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+    assert ours.kid.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
     assert ours.kid_std == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
-    assert (ours.precision, ours.recall) == (theirs["precision"], theirs["recall"])
+    assert (ours.precision.value, ours.recall.value) == (theirs["precision"], theirs["recall"])
+
+
+def batched(extractor, batch_size):
+    return dataclasses.replace(extractor, batch_size=batch_size)
 
 
 def part(images, index):
@@ -80,7 +94,7 @@ def test_numbers_equal_torch_fidelitys_program_with_the_digits_classifier(
         feature_extractor_weights_path=str(digits_classifier.weights_path),
     )
     check_equal(
-        quality.measure(samples, real, digits_classifier, protocol=PROTOCOLS[name], batch_size=64), theirs
+        evaluate_quality(samples, real, batched(digits_classifier, 64), protocol=PROTOCOLS[name]), theirs
     )
 
 
@@ -92,33 +106,33 @@ def test_numbers_equal_torch_fidelitys_program_with_its_inception(digits, incept
         real.array,
         tmp_path,
         PROTOCOLS["paper"],
-        feature_extractor=features.INCEPTION,
+        feature_extractor=INCEPTION,
         feature_extractor_weights_path=str(inception_weights),
     )
-    extractor = features.inception(inception_weights)
-    ours = quality.measure(samples, real, extractor, allow_singular=True)
+    extractor = load_inception(inception_weights)
+    ours = evaluate_quality(samples, real, extractor, protocol=SINGULAR)
     check_equal(ours, theirs)
-    assert (ours.distance_name, ours.score_name, ours.kid_name) == ("FID", "Inception score", "KID")
+    assert (ours.distance_name, ours.score_name) == ("FID", "Inception score")
     assert "20 images are too few for a Frechet distance of 2048 features" in ours.caveat
     with pytest.raises(ValueError, match="their covariance is singular"):
-        quality.measure(samples, real, extractor)
+        evaluate_quality(samples, real, extractor)
 
 
-def test_measure_says_what_it_measured(digits, digits_classifier):
+def test_quality_says_what_it_measured(digits, digits_classifier):
     train, test = digits
     samples = noisy(train.take(np.arange(512)), seed=1)
-    found = quality.measure(samples, train, digits_classifier, test=test)
+    found = evaluate_quality(samples, train, digits_classifier, test=test)
     assert (found.n_samples, found.n_reference, found.n_test, found.reference) == (512, 1437, 360, "train")
     assert found.class_counts.sum() == 512
     assert found.distance_name == "Frechet distance (digits classifier)"
     assert found.score_name == "score (digits classifier)"
     assert found.classifier_test_accuracy == digits_classifier.test_accuracy
     assert "10 sequential splits" in found.caption and "512 samples against the 1437 images" in found.caption
-    assert found.frechet_distance_low < found.frechet_distance < found.frechet_distance_high
-    assert 0 < found.reference_distance < found.frechet_distance
-    own = quality.measure(train, train, digits_classifier)
-    assert own.frechet_distance == pytest.approx(
-        0, abs=1e-6 * np.trace(quality.statistics(train, digits_classifier).covariance)
+    assert found.frechet_distance.low < found.frechet_distance.value < found.frechet_distance.high
+    assert 0 < found.reference_distance.value < found.frechet_distance.value
+    own = evaluate_quality(train, train, digits_classifier)
+    assert own.frechet_distance.value == pytest.approx(
+        0, abs=1e-6 * np.trace(quality.feature_statistics(train, digits_classifier).covariance)
     )
 
 
@@ -140,24 +154,17 @@ class Counting:
 
 def test_images_stream_and_files_instead_of_memory_change_nothing(digits, digits_classifier, monkeypatch):
     counting = Counting(digits[0])
-    in_memory = quality.measure(counting, digits[1], digits_classifier, batch_size=100)
+    in_memory = evaluate_quality(counting, digits[1], batched(digits_classifier, 100))
     assert counting.largest == 100
     monkeypatch.setattr(quality, "MEMORY_LIMIT_BYTES", 0)
     monkeypatch.setattr(distances, "ROWS", 97)
-    on_disk = quality.measure(counting, digits[1], digits_classifier, batch_size=100)
+    on_disk = evaluate_quality(counting, digits[1], batched(digits_classifier, 100))
     # other blocks of float64 sums: 1e-15 relative per addition, 1,437 additions, cancellation in distances
     # below 100
-    for field in (
-        "frechet_distance",
-        "frechet_distance_low",
-        "score",
-        "score_low",
-        "kid",
-        "precision",
-        "recall_low",
-    ):
-        assert getattr(on_disk, field) == pytest.approx(getattr(in_memory, field), rel=1e-9), field
-    assert isinstance(quality.collect(counting, digits_classifier).features, np.memmap)
+    for field in ("frechet_distance", "score", "kid", "precision", "recall"):
+        ours, theirs = (getattr(found, field) for found in (on_disk, in_memory))
+        assert ours[:3] == pytest.approx(theirs[:3], rel=1e-9), field
+    assert isinstance(quality.collect_features(counting, digits_classifier).features, np.memmap)
 
 
 def test_statistics_hold_neither_images_nor_features(digits, digits_classifier):
@@ -177,7 +184,7 @@ def test_statistics_hold_neither_images_nor_features(digits, digits_classifier):
     wide = dataclasses.replace(digits_classifier, width=512, module=network)
     tracemalloc.start()
     try:
-        found = quality.statistics(many, wide)
+        found = quality.feature_statistics(many, wide)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -188,29 +195,29 @@ def test_statistics_hold_neither_images_nor_features(digits, digits_classifier):
 def test_only_the_metrics_asked_for_are_measured(digits, digits_classifier):
     train, _ = digits
     reference = Counting(train)
-    found = quality.measure(
-        noisy(train.take(np.arange(60))), reference, digits_classifier, metrics=("score",)
-    )
-    assert np.isfinite(found.score_low) and len(found.score_splits) == 10
+    samples = noisy(train.take(np.arange(60)))
+    found = evaluate_quality(samples, reference, digits_classifier, protocol=only("score"))
+    assert np.isfinite(found.score.low) and len(found.score_splits) == 10
+    assert np.isnan(found.kid_std)
     for field in (
         "frechet_distance",
         "frechet_infinite",
         "kid",
-        "kid_std",
         "precision",
         "recall",
         "reference_distance",
     ):
-        assert np.isnan(getattr(found, field)), field
+        assert not getattr(found, field).known, field
+        assert np.isnan(getattr(found, field)[:3]).all(), field
     with pytest.raises(ValueError, match="there is no metric 'fid'"):
-        quality.measure(train, train, digits_classifier, metrics=("fid",))
+        evaluate_quality(train, train, digits_classifier, protocol=only("fid"))
 
 
 def test_reference_statistics_are_kept_under_everything_they_depend_on(digits, digits_classifier, tmp_path):
     statistics_cache, counting = Store(tmp_path / "statistics.h5"), Counting(digits[0])
-    first = quality.statistics(counting, digits_classifier, statistics_cache=statistics_cache)
+    first = quality.feature_statistics(counting, digits_classifier, statistics_cache=statistics_cache)
     assert counting.taken == len(digits[0])
-    again = quality.statistics(counting, digits_classifier, statistics_cache=statistics_cache)
+    again = quality.feature_statistics(counting, digits_classifier, statistics_cache=statistics_cache)
     assert counting.taken == len(digits[0])
     np.testing.assert_array_equal(again.covariance, first.covariance)
     np.testing.assert_array_equal(again.mean, first.mean)
@@ -223,38 +230,41 @@ def test_reference_statistics_are_kept_under_everything_they_depend_on(digits, d
     ]
     for images, extractor in others:
         counting = Counting(images)
-        quality.statistics(counting, extractor, statistics_cache=statistics_cache)
+        quality.feature_statistics(counting, extractor, statistics_cache=statistics_cache)
         assert counting.taken == len(images)
-    assert len(statistics_cache.entries()) == 6
+    entries = statistics_cache.entries()
+    assert len(entries) == len({entry.key for entry in entries}) == 6
+    assert {entry.name for entry in entries} == {quality.STATISTICS}
 
 
 def test_collapsed_samples_are_measured_like_any_others(digits, digits_classifier):
-    found = quality.measure(np.zeros((512, 1, 8, 8), np.uint8), digits[0], digits_classifier, test=digits[1])
-    assert found.score == pytest.approx(1, rel=1e-12)
-    assert found.frechet_distance > 10 * found.reference_distance
-    assert found.precision in (0, 1)
+    found = evaluate_quality(np.zeros((512, 1, 8, 8), np.uint8), digits[0], digits_classifier, test=digits[1])
+    assert found.score.value == pytest.approx(1, rel=1e-12)
+    assert found.frechet_distance.value > 10 * found.reference_distance.value
+    assert found.precision.value in (0, 1)
     assert found.class_counts.max() == 512
-    values = [getattr(found, field.name) for field in dataclasses.fields(found) if field.type is float]
-    assert len(values) > 25 and np.isfinite(values).all()
+    estimates = [getattr(found, field.name)[:3] for field in fields_of_kind(Quality, "estimate")]
+    assert len(estimates) == 8 and np.isfinite(estimates).all()
+    assert np.isfinite([found.score_std, found.kid_std, found.classifier_test_accuracy]).all()
 
 
 def test_unsuitable_sets_are_refused(digits, digits_classifier):
     train, _ = digits
     images = train.take(np.arange(70))
     with pytest.raises(ValueError, match="there are no images to measure"):
-        quality.measure(images[:0], train, digits_classifier)
+        evaluate_quality(images[:0], train, digits_classifier)
     with pytest.raises(ValueError, match=r"images must be 8-bit levels \(uint8\), but are float32"):
-        quality.measure(images.astype(np.float32), train, digits_classifier)
+        evaluate_quality(images.astype(np.float32), train, digits_classifier)
     with pytest.raises(ValueError, match=r"but have \[70, 8, 8\]"):
-        quality.measure(images[:, 0], train, digits_classifier)
+        evaluate_quality(images[:, 0], train, digits_classifier)
     with pytest.raises(ValueError, match="19 images are too few to be measured"):
-        quality.measure(images[:19], train, digits_classifier)
+        evaluate_quality(images[:19], train, digits_classifier)
     with pytest.raises(ValueError, match="64 images are too few for a Frechet distance of 64 features"):
-        quality.measure(images[:64], train, digits_classifier)
-    labelled = quality.measure(images[:64], train, digits_classifier, allow_singular=True)
+        evaluate_quality(images[:64], train, digits_classifier)
+    labelled = evaluate_quality(images[:64], train, digits_classifier, protocol=SINGULAR)
     assert "far too large" in labelled.caveat
-    assert np.isnan(labelled.frechet_distance_low) and np.isfinite(labelled.frechet_distance)
-    assert quality.measure(images[:65], train, digits_classifier).caveat == ""
+    assert np.isnan(labelled.frechet_distance.low) and np.isfinite(labelled.frechet_distance.value)
+    assert evaluate_quality(images[:65], train, digits_classifier).caveat == ""
 
 
 def test_registered_class_is_torch_fidelitys_kind_of_extractor():
@@ -264,3 +274,35 @@ def test_registered_class_is_torch_fidelitys_kind_of_extractor():
     for metric in ("isc", "fid", "kid", "prc"):
         layer = DatasetClassifier.get_default_feature_layer_for_metric(metric)
         assert layer in DatasetClassifier.get_provided_features_list()
+
+
+def test_a_caveat_is_said_before_anything_is_measured(digits_classifier):
+    assert quality.check(65, digits_classifier) == ""
+    assert quality.check(64, digits_classifier, only("score")) == ""
+    assert "the distance far too large" in quality.check(64, digits_classifier, SINGULAR)
+    with pytest.raises(ValueError, match="at least 65 are needed, 640 are better"):
+        quality.check(64, digits_classifier)
+    many_splits = PAPER.model_copy(update={"splits": 50})
+    with pytest.raises(
+        ValueError, match=r"99 images are too few to be measured \(at least 100: two for each of 50"
+    ):
+        quality.check(99, digits_classifier, many_splits)
+    with pytest.raises(ValueError, match=r"there is no metric 'fid' \(frechet_distance, "):
+        quality.check(100, digits_classifier, only("fid", "score"))
+
+
+def test_kept_statistics_give_the_same_distance(digits, digits_classifier, tmp_path):
+    cache = Store(tmp_path / "statistics.h5")
+    samples = noisy(digits[0].take(np.arange(70)))
+    without = evaluate_quality(samples, digits[0], digits_classifier, protocol=only("frechet_distance"))
+    first, again = (
+        evaluate_quality(
+            samples,
+            digits[0],
+            digits_classifier,
+            protocol=only("frechet_distance"),
+            statistics_cache=cache,
+        )
+        for _ in range(2)
+    )
+    assert first.frechet_distance == again.frechet_distance == without.frechet_distance

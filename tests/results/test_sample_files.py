@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from ddpm_eval.data.image_set import ArrayImages
-from ddpm_eval.metrics import quality
+from ddpm_eval.metrics.distances import PROTOCOLS
+from ddpm_eval.metrics.quality import evaluate_quality
 from ddpm_eval.results.records import Samples
 from ddpm_eval.results.sample_files import export_npz, export_png, load_images
 from ddpm_eval.results.store import Store
@@ -86,8 +87,9 @@ def test_a_folder_is_measured_as_its_array_is(digits, digits_classifier, tmp_pat
     train, _ = digits
     samples = 255 - train.take(np.arange(100))
     export_png(ArrayImages(samples), tmp_path / "png")
+    protocol = PROTOCOLS["paper"].model_copy(update={"metrics": ("frechet_distance",)})
     folder, array = (
-        quality.measure(source, train, digits_classifier, metrics=("frechet_distance",))
+        evaluate_quality(source, train, digits_classifier, protocol=protocol)
         for source in (load_images(tmp_path / "png"), samples)
     )
     assert folder.frechet_distance == array.frechet_distance
