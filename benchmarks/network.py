@@ -33,13 +33,16 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_eval.data.image_set import ImageSet
-from ddpm_eval.interchange.checkpoints import network_config, scheduler_config
+from ddpm_eval.data.torchvision_compatibility import import_torchvision
+from ddpm_eval.interchange.diffusers_format import network_config, scheduler_config
 from ddpm_eval.model.samplers import Chain
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.results.store import environment
 from ddpm_eval.runtime import Runtime, start
 from ddpm_eval.spec import RunSpec
-from ddpm_eval.training.loop import Batches, Trainer, trained_process
+from ddpm_eval.training.batches import Batches
+from ddpm_eval.training.build import trained_process
+from ddpm_eval.training.trainer import Trainer
 from experiments.paper.presets import preset
 
 NETWORKS = ("digits", "cifar10-small", "cifar10")
@@ -341,7 +344,7 @@ STEPS: dict[tuple[str, str], Callable[[RunSpec, Runtime, Variant], Turn]] = {
 
 def import_diffusers() -> tuple[Any, Any]:
     """Import diffusers, for which torchvision must load beside a CPU-only torch."""
-    import ddpm_eval.metrics.features  # noqa: F401, I001
+    import_torchvision()
     import diffusers
     import diffusers.training_utils
 

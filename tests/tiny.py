@@ -11,6 +11,7 @@ from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.spec import DataSpec, DiffusionSpec, EvaluationSpec, NetworkSpec, RunSpec, TrainSpec
 from ddpm_eval.spec_text import override
+from ddpm_eval.training.batches import Batch, Batches
 
 HERE = Runtime(torch.device("cpu"))
 
@@ -57,3 +58,10 @@ def cell(prediction: str, objective: str, variance: str, **settings: object) -> 
 def digits(split: str = "train") -> ImageSet:
     """Return the digits."""
     return load(TINY.data, split)
+
+
+def batches(
+    spec: RunSpec, first: int, last: int, images: ImageSet | None = None, runtime: Runtime = HERE
+) -> list[Batch]:
+    """Return the training batches ``first`` to ``last - 1``, of the digits unless images are given."""
+    return list(Batches(spec, images or digits(), runtime).stream(first, last))

@@ -1,0 +1,1 @@
+"""Other projects' models: import and export."""

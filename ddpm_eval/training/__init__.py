@@ -1,0 +1,1 @@
+"""Training: batches, updates, checkpoints, the memory that is needed, and callbacks."""

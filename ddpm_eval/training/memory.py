@@ -1,16 +1,17 @@
 """How much memory training takes, told before it starts.
 
 Training holds its state (weights, gradients, Adam's two moments and the moving average: five float32 numbers
-per parameter, six with several processes) and the activations that the backward pass needs, which grow with
+per parameter, six under several processes) and the activations that the backward pass needs, which grow with
 the batch. The activations are counted, not modelled: the loss of a batch is formed on torch's meta device,
 where tensors have shapes but no memory, and the tensors that autograd keeps are added up. On a CPU the sum is
-within a tenth of the measured peak for the CIFAR-10 networks and up to a third below it for networks as small
-as the digits'. Where a GPU trains in compiled bfloat16, less is kept than that, how much less being the
-compiler's choice: there training is refused only if it cannot fit, whatever the compiler does. bytes are of
-one process; 1 GB is 10^9 bytes.
+within a tenth of the measured peak for the CIFAR-10 networks, and up to a third below it for networks as
+small as the digits'. Compiled bfloat16 training on a GPU keeps less, how much less being the compiler's
+choice: there training is refused only if it cannot fit, whatever the compiler does. Bytes are those of one
+process; 1 GB is 10^9 bytes.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,34 +19,41 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.data.image_set import ImageSet
-from ddpm_eval.model.diffusion import ReverseProcess, make_schedule, training_loss
+from ddpm_eval.model.diffusion import training_loss
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.spec import RunSpec
+from ddpm_eval.training.build import build_network, trained_process
 
 FLOAT_BYTES = 4
-STATE_COPIES = 5  # weights, gradients, two moments, moving average
-SAVING_COPIES = (
-    8  # a checkpoint holds four of them, which are copied to be written; there are no gradients then
-)
-LIBRARIES_BYTES = 10**8  # what torch loads and keeps once it trains (measured on a CPU)
-ERROR = 0.1  # by which the measured peak may be above the estimate
-LEAST_SHARE = (
-    1 / 6
-)  # one of three tensors per layer in two of four bytes: the least that a compiled bfloat16 pass can keep
-MEMINFO, CGROUPS, MEMBERSHIP = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+STATE_COPIES = 5
+"""Numbers per parameter in training: weight, gradient, two moments, moving average."""
+SAVING_COPIES = 8
+"""Numbers per parameter while a checkpoint is written: the state without gradients, and a copy of it."""
+LIBRARIES_BYTES = 10**8
+"""What torch loads and keeps once it trains (measured on a CPU)."""
+ERROR = 0.1
+"""The share by which the measured peak may exceed the estimate."""
+LEAST_SHARE = 1 / 6
+"""The least share of the activations that a compiled bfloat16 pass can keep.
+
+That is one of three tensors per layer, in two of four bytes.
+"""
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """What one process needs to train, in bytes beyond what it holds before.
 
     Attributes:
-        fixed: whatever the batch: state, resident images, libraries.
-        saving: while a checkpoint is written, when there are no activations.
-        per_image: activations per image of the batch.
-        images: of the batch, for this process.
-        least_share: of the activations that are kept in any case.
+        fixed: what does not depend on the batch: state, resident images, libraries.
+        saving: what is needed while a checkpoint is written, when there are no activations.
+        per_image: the activations per image of the batch.
+        images: the number of images in this process's shard of the batch.
+        least_share: the share of the activations that is kept in any case.
     """
 
     fixed: int
@@ -56,12 +64,12 @@ class Estimate:
 
     @property
     def needed(self) -> int:
-        """The peak, if all activations are kept in float32."""
+        """The peak if all activations are kept in float32."""
         return max(self.fixed + self.images * self.per_image, self.saving)
 
     @property
     def least(self) -> int:
-        """The peak that cannot be undercut."""
+        """The peak that no compiler can undercut."""
         return max(self.fixed + round(self.images * self.per_image * self.least_share), self.saving)
 
     def largest_batch(self, available: int) -> int:
@@ -70,49 +78,27 @@ class Estimate:
         return 0 if self.saving > safe else max(0, (safe - self.fixed) // self.per_image)
 
 
-def estimate(spec: RunSpec, runtime: Runtime, images: ImageSet | None = None) -> Estimate:
+def estimate(spec: RunSpec, runtime: Runtime, images: ImageSet | None = None) -> MemoryEstimate:
     """Estimate the memory that training takes, without taking any.
 
     Args:
         spec: the run.
-        runtime: where; under torchrun the estimate is of one process.
-        images: the training split, which lies on a GPU if it is held in memory; None leaves it out.
+        runtime: where to train; under torchrun the estimate is of one process.
+        images: the training split, which lies on the GPU if it is held in memory; None leaves it out.
     """
-    share, on_gpu = -(-spec.train.batch_size // runtime.world_size), runtime.device.type == "cuda"
-    (parameters, one), (_, two) = _kept_bytes(spec, 1), _kept_bytes(spec, 2)
+    on_gpu = runtime.device.type == "cuda"
+    parameters = sum(p.numel() for p in _meta_network(spec).parameters())
+    one = _kept_bytes(spec, 1)
+    two = _kept_bytes(spec, 2)
     resident = images.array.nbytes if on_gpu and images is not None and images.in_memory else 0
     copies = STATE_COPIES + (runtime.world_size > 1)  # DistributedDataParallel's buckets
-    return Estimate(
+    return MemoryEstimate(
         fixed=copies * FLOAT_BYTES * parameters + (2 * one - two) + resident + LIBRARIES_BYTES,
         saving=0 if on_gpu else SAVING_COPIES * FLOAT_BYTES * parameters + LIBRARIES_BYTES,
         per_image=two - one,
-        images=share,
+        images=-(-spec.train.batch_size // runtime.world_size),
         least_share=LEAST_SHARE if runtime.mixed_precision and runtime.compiled else 1.0,
     )
-
-
-def _kept_bytes(spec: RunSpec, images: int) -> tuple[int, int]:
-    """Return the number of parameters, and the bytes that autograd keeps for the backward pass of a batch."""
-    with torch.device("meta"):
-        network = UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels)
-        x_0 = torch.empty(images, spec.data.channels, spec.data.side, spec.data.side)
-        t = torch.empty(images, dtype=torch.int64)
-    schedule = make_schedule(spec.diffusion).to("meta")
-    process = ReverseProcess(
-        network, schedule, spec.diffusion.prediction, schedule.variance(spec.diffusion.variance), clip=False
-    )
-    weights = {id(storage): storage for storage in (p.untyped_storage() for p in network.parameters())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if id(storage) not in weights:
-            kept[id(storage)] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        training_loss(process, spec.diffusion.objective, x_0, t, torch.empty_like(x_0))
-    return sum(p.numel() for p in network.parameters()), sum(storage.nbytes() for storage in kept.values())
 
 
 def available_bytes(runtime: Runtime) -> int | None:
@@ -129,35 +115,88 @@ def available_bytes(runtime: Runtime) -> int | None:
     return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
 
 
+def check(spec: RunSpec, runtime: Runtime, images: ImageSet) -> None:
+    """Check that a run can be trained in the memory that is available.
+
+    Raises:
+        ValueError: if it cannot; the largest batch that can is named.
+    """
+    available = available_bytes(runtime)
+    if available is None:
+        return
+    found = estimate(spec, runtime, images)
+    if found.least > available:
+        raise ValueError(shortage(spec, runtime, found, available))
+
+
+def shortage(spec: RunSpec, runtime: Runtime, found: MemoryEstimate, available: int) -> str:
+    """Return a sentence: what training needs, what there is, and what to do."""
+    largest = found.largest_batch(available) * runtime.world_size
+    if largest:
+        advice = f"--set train.batch_size={largest} fits"
+    else:
+        advice = "not even one image per batch fits (a smaller network?)"
+    processes = "" if runtime.world_size == 1 else f" in each of {runtime.world_size} processes"
+    return (
+        f"training {spec.preset} with batches of {spec.train.batch_size} needs about "
+        f"{_readable(found.needed)}{processes} ({_readable(found.per_image)} per image), but "
+        f"{_readable(available)} are available on the {runtime.device.type}: {advice} "
+        "(--ignore-memory tries all the same)"
+    )
+
+
+def _meta_network(spec: RunSpec) -> UNet:
+    with torch.device("meta"):
+        return build_network(spec)
+
+
+def _kept_bytes(spec: RunSpec, images: int) -> int:
+    """Return the bytes that autograd keeps for the backward pass of a batch, without the weights."""
+    network = _meta_network(spec)
+    process = trained_process(spec, network, clip=False)
+    x_0 = torch.empty(images, spec.data.channels, spec.data.side, spec.data.side, device="meta")
+    t = torch.empty(images, dtype=torch.int64, device="meta")
+    weights = {id(storage): storage for storage in (p.untyped_storage() for p in network.parameters())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in weights:
+            kept[id(storage)] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        training_loss(process, spec.diffusion.objective, x_0, t, torch.empty_like(x_0))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
 def _system_available() -> int | None:
     found = _numbers(MEMINFO).get("MemAvailable:")
     return None if found is None else 1024 * found
 
 
-def _group_limits() -> list[int]:
-    """Return what is left in every control group above this process that has a limit."""
+def _group_limits() -> Iterator[int]:
+    """Yield what is left in every control group above this process that has a limit."""
     try:
         lines = MEMBERSHIP.read_text().splitlines()
     except OSError:
-        return []
-    left = []
+        return
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        old = "memory" in controllers.split(",")
-        if not old and controllers:
-            continue
-        root = CGROUPS / "memory" if old else CGROUPS
-        names = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
-        )
-        group = root / path.strip("/")
-        for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
-            limit, used = (_number(folder / name) for name in names)
-            if limit is not None and used is not None:
-                cache = _numbers(folder / "memory.stat").get(
-                    "inactive_file", 0
-                )  # is given up when memory is needed
-                left.append(max(0, limit - used + cache))
-    return left
+        if not controllers:  # version 2: one hierarchy for all controllers
+            yield from _left(CGROUPS, path, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            yield from _left(CGROUPS / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def _left(root: Path, path: str, limit_name: str, used_name: str) -> Iterator[int]:
+    """Yield what is left in a control group and in those that hold it, where there is a limit."""
+    group = root / path.strip("/")
+    for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
+        limit = _number(folder / limit_name)
+        used = _number(folder / used_name)
+        if limit is not None and used is not None:
+            cache = _numbers(folder / "memory.stat").get("inactive_file", 0)  # given up when memory is needed
+            yield max(0, limit - used + cache)
 
 
 def _number(path: Path) -> int | None:
@@ -175,34 +214,6 @@ def _numbers(path: Path) -> dict[str, int]:
     except OSError:
         return {}
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
-
-
-def check(spec: RunSpec, runtime: Runtime, images: ImageSet) -> None:
-    """Raise ValueError if a run cannot be trained in the memory that is available, with the largest batch
-    that can.
-    """
-    available = available_bytes(runtime)
-    if available is None:
-        return
-    found = estimate(spec, runtime, images)
-    if found.least > available:
-        raise ValueError(shortage(spec, runtime, found, available))
-
-
-def shortage(spec: RunSpec, runtime: Runtime, found: Estimate, available: int) -> str:
-    """Say what training needs, what there is, and what to do."""
-    largest = found.largest_batch(available) * runtime.world_size
-    advice = (
-        f"--set train.batch_size={largest} fits"
-        if largest
-        else "not even one image per batch fits (a smaller network?)"
-    )
-    who = "" if runtime.world_size == 1 else f" in each of {runtime.world_size} processes"
-    return (
-        f"training {spec.preset} with batches of {spec.train.batch_size} needs about {_readable(found.needed)}{who} "
-        f"({_readable(found.per_image)} per image), but {_readable(available)} are available on the {runtime.device.type}: "
-        f"{advice} (--ignore-memory tries all the same)"
-    )
 
 
 def _readable(count: int) -> str:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from other_projects import SHAPES, diffusers, inputs, network, perturbed, run_spec
 from torch import Tensor, nn
 
-from ddpm_eval.interchange.checkpoints import network_config, weights_for_diffusers
+from ddpm_eval.interchange.diffusers_format import network_config, weights_for_diffusers
 from ddpm_eval.model.unet import (
     AttentionBlock,
     Downsample,

@@ -1,6 +1,4 @@
-"""The memory estimate: autograd's own count, a measured peak, the system's limits, a refusal that names a
-batch that fits.
-"""
+"""The memory estimate: autograd's count, a measured peak, the system's limits, and the refusal."""
 
 import dataclasses
 import subprocess
@@ -10,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CELLS, HERE, TINY, cell, digits, tiny
+from tiny import CELLS, HERE, TINY, batches, cell, digits, tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ddpm_eval.model.diffusion import training_loss
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.training import checkpoint, loop, memory
-from ddpm_eval.training.loop import Trainer
-from ddpm_eval.training.memory import Estimate, available_bytes, check, estimate
+from ddpm_eval.training.loop import TrainingOptions
+from ddpm_eval.training.memory import MemoryEstimate, available_bytes, check, estimate
+from ddpm_eval.training.trainer import Trainer
 from experiments.paper.presets import NAMES, preset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def available(monkeypatch, count):
 def really_kept(spec, size, attention):
     """Bytes that autograd keeps of one real loss on this machine, weights left out."""
     trainer = Trainer(spec, HERE)
-    batch = next(loop.Batches(tiny(train__batch_size=size), digits(), HERE).stream(0, 1))
+    (batch,) = batches(tiny(train__batch_size=size), 0, 1)
     weights = {p.data_ptr() for p in trainer.parameters}
     kept = {}
 
@@ -43,15 +43,16 @@ def really_kept(spec, size, attention):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), attention:
-        loss = loop.training_loss(trainer.process, spec.diffusion.objective, batch.x_0, batch.t, batch.eps)
+        loss = training_loss(trainer.process, spec.diffusion.objective, batch.x_0, batch.t, batch.eps)
     assert loss.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @pytest.mark.parametrize(("prediction", "objective", "variance"), CELLS)
 def test_activations_without_memory_are_those_with_memory(prediction, objective, variance):
-    """Where meta and CPU take the same path: no upsampling, attention written out. Dropout keeps its
-    masks.
+    """The meta device and the CPU take the same path here: no upsampling, attention written out.
+
+    Dropout keeps its masks.
     """
     options = {"network__multipliers": "[1]", "network__dropout": 0.1}
     spec = cell(prediction, objective, variance, **options)
@@ -60,8 +61,9 @@ def test_activations_without_memory_are_those_with_memory(prediction, objective,
 
 
 def test_other_paths_on_the_meta_device_keep_a_little_more():
-    """It doubles the side before it convolves and writes attention out, where the CPU has a kernel for
-    either.
+    """The meta device doubles the side before it convolves, and writes attention out.
+
+    The CPU has a kernel for either.
     """
     spec = preset("digits")
     six, five = (really_kept(spec, size, nullcontext()) for size in (6, 5))
@@ -88,9 +90,7 @@ def test_processes_share_the_batch_and_a_gpu_holds_the_images():
 
 
 def test_published_sizes_need_what_is_known_of_them():
-    """The CIFAR-10 network is known to train at batch 128 under 8 GB; 256 x 256 images at batch 64 do not fit
-    on one device.
-    """
+    """The CIFAR-10 network trains at batch 128 under 8 GB; 256 x 256 images at batch 64 fit on no device."""
     needed = {name: estimate(preset(name), HERE).needed / 1e9 for name in NAMES}
     assert 4 < needed["cifar10"] < 8 and 0.1 < needed["digits"] < 0.3
     assert needed["celebahq256"] > 80 and needed["lsun-bedroom256-large"] > needed["lsun-bedroom256"]
@@ -100,12 +100,13 @@ MEASURE = """
 import sys
 from pathlib import Path
 import torch
-from ddpm_eval.training import checkpoint
 from ddpm_eval import runtime
-from ddpm_eval.training.memory import estimate
 from ddpm_eval.spec_text import override
-from ddpm_eval.training.loop import Batch, Trainer
-from experiments.presets import preset
+from ddpm_eval.training import checkpoint
+from ddpm_eval.training.batches import Batch
+from ddpm_eval.training.memory import estimate
+from ddpm_eval.training.trainer import Trainer
+from experiments.paper.presets import preset
 
 here = runtime.start("cpu", threads=1)
 size = int(sys.argv[1])
@@ -113,7 +114,8 @@ spec = override(preset("cifar10-small"), {"train.batch_size": sys.argv[1], "trai
 
 
 def status(name):  # getrusage's peak would count what the parent held before this program began
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 resident = status("VmRSS")
@@ -131,11 +133,10 @@ print(1024 * (status("VmHWM") - resident))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("size", [1, 24])
 def test_the_estimate_is_the_measured_peak_within_15_percent(tmp_path, size):
-    """Of a new process, over what it held before: with one image the checkpoint's copies are the peak, with
-    24 the activations.
+    """The peak is of a new process, over what it held before.
 
-    The allocator's unused pieces and the kernels' own buffers are not counted; measured: 2% and 8% above the
-    estimate.
+    With one image the checkpoint's copies are the peak, with 24 the activations. The allocator's unused
+    blocks and the kernels' own buffers are not counted; measured: 2% and 8% above the estimate.
     """
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(size), str(tmp_path)],
@@ -267,8 +268,8 @@ def test_a_compiled_bfloat16_training_is_refused_only_if_it_cannot_fit():
 
 
 def test_no_batch_is_proposed_whose_checkpoint_cannot_be_written():
-    assert Estimate(fixed=10, saving=50, per_image=1, images=5).largest_batch(40) == 0
-    assert Estimate(fixed=10, saving=50, per_image=1, images=5).largest_batch(100) == 80
+    assert MemoryEstimate(fixed=10, saving=50, per_image=1, images=5).largest_batch(40) == 0
+    assert MemoryEstimate(fixed=10, saving=50, per_image=1, images=5).largest_batch(100) == 80
 
 
 def test_a_run_that_does_not_fit_is_not_begun_and_one_that_is_finished_is_not_refused(tmp_path, monkeypatch):
@@ -277,7 +278,7 @@ def test_a_run_that_does_not_fit_is_not_begun_and_one_that_is_finished_is_not_re
     with pytest.raises(ValueError, match="not even one image"):
         loop.train(TINY, digits(), HERE, path)
     assert not path.parent.exists()
-    assert loop.train(TINY, digits(), HERE, path, ignore_memory=True).status == "ok"
+    assert loop.train(TINY, digits(), HERE, path, options=TrainingOptions(ignore_memory=True)).status == "ok"
     assert loop.train(TINY, digits(), HERE, path).status == "ok"
 
 
@@ -287,6 +288,6 @@ def test_a_gpu_that_runs_out_all_the_same_is_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "update", full)
     with pytest.raises(
-        ValueError, match=r"ran out of memory with batches of 8 \(take a smaller --set loop.batch_size\)"
+        ValueError, match=r"ran out of memory with batches of 8 \(take a smaller --set train.batch_size\)"
     ):
         loop.train(TINY, digits(), HERE, tmp_path / checkpoint.FILE_NAME)

@@ -10,13 +10,14 @@ from tiny import HERE, TINY, digits, tiny
 
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.training import checkpoint, loop, tensorboard
-from ddpm_eval.training.loop import Trainer
+from ddpm_eval.training.loop import TrainingOptions
 from ddpm_eval.training.tensorboard import TensorBoard
+from ddpm_eval.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPEC = tiny(train__steps=11, train__checkpoint_steps=4, train__warmup_steps=5)
-LOOKS = [2, 4, 6, 8, 10, 11]
+CALLS = [2, 4, 6, 8, 10, 11]
 
 
 class Killed(Exception):
@@ -24,7 +25,7 @@ class Killed(Exception):
 
 
 @pytest.fixture(autouse=True)
-def frequent_looks(monkeypatch):
+def frequent_calls(monkeypatch):
     for module in (loop, tensorboard):
         monkeypatch.setattr(module, "CHECK_STEPS", 2)
     monkeypatch.setattr(TensorBoard, "every", 2)
@@ -36,10 +37,9 @@ def run(folder, spec=SPEC, kill_at=None):
             raise Killed
 
     board = TensorBoard(folder / "tensorboard")
+    path, options = folder / checkpoint.FILE_NAME, TrainingOptions(callbacks=[board])
     try:
-        return loop.train(
-            spec, digits(), HERE, folder / checkpoint.FILE_NAME, progress=progress, callbacks=[board]
-        )
+        return loop.train(spec, digits(), HERE, path, options=options, progress=progress)
     finally:
         board.close()
 
@@ -54,27 +54,26 @@ def curves(folder):
     }
 
 
-def test_the_curves_are_the_logs_means_between_looks(tmp_path):
+def test_the_curves_are_the_logs_means_between_calls(tmp_path):
     log, found = run(tmp_path), curves(tmp_path)
-    blocks = list(zip([0, *LOOKS], LOOKS, strict=False))
+    blocks = list(zip([0, *CALLS], CALLS, strict=False))
     for name, values in {"train/loss": log.loss, "train/gradient_norm": log.gradient_norm}.items():
         steps, points = found[name]
-        assert steps == LOOKS
+        assert steps == CALLS
         np.testing.assert_allclose(points, [values[a:b].mean() for a, b in blocks], rtol=1e-6)
     rate = SPEC.train.learning_rate
     np.testing.assert_allclose(
-        found["train/learning_rate"][1], rate * np.minimum(1, np.array(LOOKS) / 5), rtol=1e-6
+        found["train/learning_rate"][1], rate * np.minimum(1, np.array(CALLS) / 5), rtol=1e-6
     )
     steps, speed = found["train/images_per_second"]
     images = np.array([8 * (b - a) for a, b in blocks])
-    np.testing.assert_allclose(
-        (images / speed).sum(), log.seconds, rtol=0.05, atol=0.05
-    )  # but for what follows the last look
+    # what follows the last call is not counted
+    np.testing.assert_allclose((images / speed).sum(), log.seconds, rtol=0.05, atol=0.05)
     assert len(found) == 4
 
 
 def test_a_killed_training_continues_the_same_curves(tmp_path):
-    """The look after the checkpoint is lost; the resumed run takes it again, and no step appears twice."""
+    """The call after the checkpoint is lost; the resumed run makes it again, and no step appears twice."""
     run(tmp_path / "whole")
     with pytest.raises(Killed):
         run(tmp_path / "killed", kill_at=8)
@@ -85,7 +84,7 @@ def test_a_killed_training_continues_the_same_curves(tmp_path):
     whole, joined = curves(tmp_path / "whole"), curves(tmp_path / "killed")
     assert resumed.steps == 11
     for name in ("train/loss", "train/gradient_norm", "train/learning_rate"):
-        assert joined[name][0] == whole[name][0] == LOOKS
+        assert joined[name][0] == whole[name][0] == CALLS
         np.testing.assert_array_equal(joined[name][1], whole[name][1])
 
 
@@ -97,7 +96,7 @@ def test_what_was_written_beyond_the_checkpoint_is_discarded(tmp_path):
     assert curves(tmp_path)["train/loss"][0] == [2, 4, 6]
     time.sleep(1.1)
     run(tmp_path, spec)
-    assert curves(tmp_path)["train/loss"][0] == LOOKS
+    assert curves(tmp_path)["train/loss"][0] == CALLS
 
 
 def test_only_the_main_process_writes(tmp_path):

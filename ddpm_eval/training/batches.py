@@ -1,0 +1,117 @@
+"""The batches of a training run: images, mirrored or not, times and noise.
+
+Batch n is a function of (seed, n). Images are drawn by epochs without replacement, times uniformly from 1..T,
+and noise from the standard normal distribution. Under several processes each holds its shard of every batch.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.randomness import derive_seed
+from ddpm_eval.results.fields import Array
+from ddpm_eval.runtime import Runtime
+from ddpm_eval.spec import RunSpec
+
+MOST_LOADER_WORKERS = 4
+"""The largest number of processes that read a streamed data set."""
+
+EPOCH, DRAW, DROPOUT = range(3)
+"""What a derived seed is for: the order of an epoch, the randomness of a batch, the dropout of an update."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's shard of one batch, on the device.
+
+    Attributes:
+        x_0: images in [-1, 1], float32 ``[batch, channels, side, side]``.
+        t: time steps in 1..T, int64 ``[batch]``.
+        eps: standard normal noise, like ``x_0``.
+    """
+
+    x_0: Tensor
+    t: Tensor
+    eps: Tensor
+
+
+class Batches:
+    """All batches of a run, each by its number.
+
+    Args:
+        spec: the run.
+        images: the training split.
+        runtime: the process whose shard is drawn.
+
+    Raises:
+        ValueError: if the batch size is not divisible by the number of processes.
+    """
+
+    def __init__(self, spec: RunSpec, images: ImageSet, runtime: Runtime) -> None:
+        size = spec.train.batch_size
+        world = runtime.world_size
+        if size % world:
+            raise ValueError(f"train.batch_size is {size}, which {world} processes do not divide")
+        self.spec = spec
+        self.images = images
+        self.runtime = runtime
+        self.shard = slice(runtime.rank * size // world, (runtime.rank + 1) * size // world)
+        self.generator = torch.Generator(runtime.device)
+        self.permutations: dict[int, Array] = {}
+        self.resident = torch.from_numpy(images.array).to(runtime.device) if images.in_memory else None
+
+    def indices(self, step: int) -> Array:
+        """Return the positions of the images of a whole batch, shape ``[batch_size]``."""
+        size = self.spec.train.batch_size
+        number = step * size + np.arange(size)
+        epochs, position = np.divmod(number, len(self.images))
+        self.permutations = {int(e): self._permutation(int(e)) for e in np.unique(epochs)}
+        return np.array([self.permutations[int(e)][p] for e, p in zip(epochs, position, strict=True)])
+
+    def stream(self, first: int, last: int) -> Iterator[Batch]:
+        """Yield batches ``first`` to ``last - 1``."""
+        if self.resident is not None:
+            for step in range(first, last):
+                yield self._draw(step, self.resident[torch.from_numpy(self.indices(step)[self.shard])])
+            return
+        positions = (self.indices(step)[self.shard] for step in range(first, last))
+        workers = min(MOST_LOADER_WORKERS, len(os.sched_getaffinity(0)))
+        loader = DataLoader(_ImagesAt(self.images), batch_size=None, sampler=positions, num_workers=workers)
+        for step, pixels in enumerate(loader, start=first):
+            yield self._draw(step, pixels.to(self.runtime.device, non_blocking=True))
+
+    def _draw(self, step: int, pixels: Tensor) -> Batch:
+        """Draw times, noise and flips of the whole batch, and return this process's shard with its images."""
+        spec, generator, device = self.spec, self.generator, self.runtime.device
+        size = spec.train.batch_size
+        generator.manual_seed(derive_seed(spec.seed, DRAW, step))
+        t = torch.randint(1, spec.diffusion.timesteps + 1, (size,), generator=generator, device=device)
+        eps = torch.randn(size, *pixels.shape[1:], generator=generator, device=device)
+        x_0 = to_model_range(pixels)
+        if spec.data.flips:
+            flip = torch.rand(size, generator=generator, device=device)[self.shard] < 0.5
+            x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+        return Batch(x_0, t[self.shard], eps[self.shard])
+
+    def _permutation(self, epoch: int) -> Array:
+        if epoch not in self.permutations:
+            rng = np.random.default_rng(derive_seed(self.spec.seed, EPOCH, epoch))
+            return rng.permutation(len(self.images))
+        return self.permutations[epoch]
+
+
+class _ImagesAt(Dataset[Tensor]):
+    """Images by their positions, as a loader's workers read them."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitem__(self, positions: Array) -> Tensor:
+        return torch.from_numpy(self.images.take(positions))
