@@ -33,8 +33,9 @@ from ddpm_eval.results.store import Result
 from ddpm_eval.stages.bound_stage import scored_positions
 from ddpm_eval.stages.run import PARTIAL, SAMPLING, Run
 from ddpm_eval.stages.shared_work import SharedWork
-from ddpm_eval.training.loop import Callback, Trainer
+from ddpm_eval.training.loop import Callback
 from ddpm_eval.training.tensorboard import FOLDER, TensorBoard
+from ddpm_eval.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

@@ -70,7 +70,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "spec": checkpoint.spec.model_dump_json(),
         "step": str(checkpoint.step),
-        "facts": json.dumps(checkpoint.metadata),
+        "facts": json.dumps(checkpoint.metadata),  # the format's first name for them
     }
     write_tensors(path, checkpoint.tensors, header)
 

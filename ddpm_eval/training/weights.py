@@ -1,4 +1,4 @@
-"""Whether weights are those of a network, judged by their names and shapes."""
+"""Whether weights are those of a network: their names and shapes, and what these say of its architecture."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

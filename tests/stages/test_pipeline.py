@@ -39,6 +39,7 @@ from ddpm_eval.stages.likelihood import Likelihood
 from ddpm_eval.stages.pipeline import Run, open_run, stages
 from ddpm_eval.stages.scheduler import Job
 from ddpm_eval.training import loop
+from ddpm_eval.training import trainer as trainers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -167,9 +168,9 @@ def test_a_stopped_training_is_not_done(spec, tmp_path):
 
 def test_a_diverged_training_is_over_and_nothing_else_is_measured(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        loop, "training_loss", lambda process, objective, x_0, t, eps: torch.full((len(t),), torch.nan)
+        trainers, "training_loss", lambda process, objective, x_0, t, eps: torch.full((len(t),), torch.nan)
     )
-    monkeypatch.setattr(loop.Trainer, "update", _diverge)
+    monkeypatch.setattr(trainers.Trainer, "update", _diverge)
     job = Job(tmp_path / "run", spec, ("train", "sample"), device="cpu")
     assert scheduler.pending(job) == ["train", "sample"]
     scheduler.execute(job, None, lambda *arguments: None)

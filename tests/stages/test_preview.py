@@ -20,7 +20,7 @@ from ddpm_eval.spec_text import override
 from ddpm_eval.stages import preview
 from ddpm_eval.stages.pipeline import Run, open_run
 from ddpm_eval.stages.preview import Previews, watching
-from ddpm_eval.training.loop import Trainer
+from ddpm_eval.training.trainer import Trainer
 from experiments.paper.presets import preset, run_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -47,8 +47,8 @@ def test_an_epoch_visits_every_image_once_and_every_epoch_in_another_order():
 
 def test_a_batch_larger_than_the_data_set_spans_epochs():
     images = digits()
-    few = dataclasses.replace(images, ids=images.ids[:3], source=images.array[:3])
-    found = Batches(tiny(train__batch_size=8), few, HERE)
+    three = dataclasses.replace(images, ids=images.ids[:3], source=images.array[:3])
+    found = Batches(tiny(train__batch_size=8), three, HERE)
     order = np.concatenate([found.indices(step) for step in range(3)])
     for epoch in order.reshape(-1, 3):
         np.testing.assert_array_equal(np.sort(epoch), [0, 1, 2])
