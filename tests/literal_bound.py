@@ -53,6 +53,10 @@ def estimate_x_0(beta, x_t, t, prediction, output, clip):
         x = (x_t - math.sqrt(1 - a) * output) / math.sqrt(a)
     elif prediction == "x0":
         x = output
+    elif prediction == "v":
+        x = math.sqrt(a) * x_t - math.sqrt(1 - a) * output
+    elif prediction == "score":
+        x = (x_t + (1 - a) * output) / math.sqrt(a)
     else:  # the posterior mean is affine in x_0: solve for it
         at_0, at_1 = posterior(beta, 0.0, x_t, t)[0], posterior(beta, 1.0, x_t, t)[0]
         x = (output - at_0) / (at_1 - at_0)

@@ -19,20 +19,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddpm_eval.model.decoder import decoder_nll
 from ddpm_eval.protocol import Decoder
 from ddpm_eval.spec import DiffusionSpec, Objective, Prediction, Variance
 
-Network = Callable[[Tensor, Tensor], Tensor]
-"""A function of ``x_t`` and of 0-based time steps that returns the prediction.
+Network = Callable[..., Tensor]
+"""A function of ``x_t``, of 0-based time steps and, if it is class-conditional, of classes; it returns the
+prediction.
 
 With a learned variance the output has twice the channels of ``x_t``; the second half is the variance's head.
 """
 
+Predicted = Literal[Prediction, "v", "score"]
+"""What a network may predict; `ddpm_eval.spec.Prediction` is what this project trains."""
+
 ReverseVariance = Literal["learned", "learned-range"] | Tensor
 """A learned variance is given by its name, a fixed one as a table of sigma_t^2 indexed 0..T."""
-
-HALF_BIN = 1 / 255  # half the width of one of 256 levels on [-1, 1]
-TANH_FLOOR = 1e-12  # the smallest probability of the authors' decoder
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,58 @@ def x_0_from_mean(schedule: Schedule, x_t: Tensor, t: Tensor, mean: Tensor) -> T
     return (mean - at(schedule.mean_weight_x_t, t, x_t) * x_t) / at(schedule.mean_weight_x_0, t, x_t)
 
 
+def x_0_from_v(schedule: Schedule, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """Return the x_0 for which ``v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0``.
+
+    Source: Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022,
+    appendix D.
+    """
+    alpha_bar = schedule.alpha_bar
+    return at(alpha_bar.sqrt(), t, x_t) * x_t - at((1 - alpha_bar).sqrt(), t, x_t) * v
+
+
+def x_0_from_score(schedule: Schedule, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
+    """Return E[x_0 | x_t] if ``score`` is the gradient of log q(x_t), by Tweedie's formula.
+
+    Source: Efron, "Tweedie's Formula and Selection Bias", JASA 106 (2011), Eq. 1.4.
+    """
+    alpha_bar = schedule.alpha_bar
+    return at(alpha_bar.rsqrt(), t, x_t) * (x_t + at(1 - alpha_bar, t, x_t) * score)
+
+
+def x_0_from(prediction: Predicted, schedule: Schedule, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+    """Return the estimate of x_0 that a network's output stands for."""
+    match prediction:
+        case "eps":
+            return x_0_from_eps(schedule, x_t, t, output)
+        case "x0":
+            return output
+        case "mu":
+            return x_0_from_mean(schedule, x_t, t, output)
+        case "v":
+            return x_0_from_v(schedule, x_t, t, output)
+        case "score":
+            return x_0_from_score(schedule, x_t, t, output)
+
+
+def target(
+    prediction: Predicted, schedule: Schedule, x_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor
+) -> Tensor:
+    """Return what a network is trained to output at ``x_t``, which the noise ``eps`` made of ``x_0``."""
+    alpha_bar = schedule.alpha_bar
+    match prediction:
+        case "eps":
+            return eps
+        case "x0":
+            return x_0
+        case "mu":
+            return q_posterior_mean(schedule, x_0, x_t, t)
+        case "v":
+            return at(alpha_bar.sqrt(), t, x_t) * eps - at((1 - alpha_bar).sqrt(), t, x_t) * x_0
+        case "score":
+            return -eps * at((1 - alpha_bar).rsqrt(), t, x_t)
+
+
 @dataclass(frozen=True)
 class ReverseStep:
     """One step p(x_{t-1} | x_t) of the reverse process, and the estimate of x_0 that it came from.
@@ -223,22 +277,38 @@ class ReverseProcess:
     Attributes:
         network: the network, see `Network`.
         schedule: the noise schedule of the chain, which may be respaced.
-        prediction: what the network predicts, ``eps``, ``mu`` or ``x0``.
+        prediction: what the network predicts, ``eps``, ``mu``, ``x0``, ``v`` or ``score``.
         variance: ``learned``, ``learned-range``, or a table of sigma_t^2 indexed 0..T.
         clip: whether estimates of x_0 are clipped to [-1, 1] before the mean is formed. With ``mu``
             prediction the mean is the network's output, and clipping changes only the reported estimate.
+        classes: of a class-conditional network, the function from image ids to classes, both int64
+            ``[batch]``.
     """
 
     network: Network
     schedule: Schedule
-    prediction: Prediction
+    prediction: Predicted
     variance: ReverseVariance
     clip: bool
+    classes: Callable[[Tensor], Tensor] | None = None
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:
-        """Return p(x_{t-1} | x_t) for times ``t`` of shape ``[batch]`` or ``[1]``."""
-        output = self.network(x_t, self.schedule.network_time.to(t.device)[t])
-        return self.p_mean_variance(output, x_t, t)
+    def __call__(self, x_t: Tensor, t: Tensor, ids: Tensor | None = None) -> ReverseStep:
+        """Return p(x_{t-1} | x_t) for times ``t`` of shape ``[batch]`` or ``[1]``; see `evaluate`."""
+        return self.p_mean_variance(self.evaluate(x_t, t, ids), x_t, t)
+
+    def evaluate(self, x_t: Tensor, t: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return the network's output.
+
+        Args:
+            x_t: the images at time t, shape ``[batch, channels, side, side]``.
+            t: int64 times of shape ``[batch]`` or ``[1]``.
+            ids: int64 ids of the images, shape ``[batch]``, which a class-conditional network needs.
+        """
+        timestep = self.schedule.network_time.to(t.device)[t]
+        if self.classes is None:
+            return self.network(x_t, timestep)
+        assert ids is not None, "a class-conditional network needs the images' ids"
+        return self.network(x_t, timestep, self.classes(ids))
 
     def p_mean_variance(self, output: Tensor, x_t: Tensor, t: Tensor) -> ReverseStep:
         """Return p(x_{t-1} | x_t) from the network's output at ``x_t`` and ``t``.
@@ -248,13 +318,7 @@ class ReverseProcess:
         channels = x_t.shape[1]
         output = output.to(x_t.dtype)
         prediction = output[:, :channels]
-        match self.prediction:
-            case "eps":
-                x_0_hat = x_0_from_eps(self.schedule, x_t, t, prediction)
-            case "x0":
-                x_0_hat = prediction
-            case "mu":
-                x_0_hat = x_0_from_mean(self.schedule, x_t, t, prediction)
+        x_0_hat = x_0_from(self.prediction, self.schedule, x_t, t, prediction)
         if self.clip:
             x_0_hat = x_0_hat.clamp(-1, 1)
         mean = prediction if self.prediction == "mu" else q_posterior_mean(self.schedule, x_0_hat, x_t, t)
@@ -285,35 +349,6 @@ def gaussian_kl(error: Tensor, log_variance_q: Tensor, log_variance_p: Tensor, c
     """
     ratio = log_variance_q - log_variance_p
     return 0.5 * (count * (torch.expm1(ratio) - ratio) + error * torch.exp(-log_variance_p))
-
-
-def decoder_nll(x_0: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decoder = "exact") -> Tensor:
-    """Return -log p(x_0 | x_1) of 8-bit images under the discretised Gaussian decoder, Eq. 13.
-
-    The density is integrated over the bin of width 2/255 around each level; the two outer bins extend to
-    infinity. The decoder ``exact`` works in log space with the normal CDF and has no floor; ``tanh`` is the
-    authors' approximation of the CDF, with their floor of 1e-12 on the probability.
-
-    Args:
-        x_0: the images in [-1, 1], on the 256 levels.
-        mean: the mean of the Gaussian, shaped like ``x_0``.
-        log_variance: the logarithm of its variance, which broadcasts to ``x_0``.
-        decoder: the form of the CDF.
-
-    Returns:
-        Nats per element, shaped like ``x_0``.
-    """
-    scale = torch.exp(-0.5 * log_variance)
-    first, final = x_0 < -1 + HALF_BIN, x_0 > 1 - HALF_BIN
-    if decoder == "tanh":
-        cdf_upper = _tanh_cdf((x_0 + HALF_BIN - mean) * scale).masked_fill(final, 1.0)
-        cdf_lower = _tanh_cdf((x_0 - HALF_BIN - mean) * scale).masked_fill(first, 0.0)
-        return -(cdf_upper - cdf_lower).clamp(min=TANH_FLOOR).log()
-    centre, half_width = (x_0 - mean) * scale, HALF_BIN * scale
-    edge = half_width + torch.where(first, centre, -centre)
-    outer = first | final
-    tail = _log_normal_cdf(torch.where(outer, edge, 0))
-    return -torch.where(outer, tail, _log_normal_mass(torch.where(outer, 0, centre), half_width))
 
 
 def kl_term(schedule: Schedule, step: ReverseStep, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -386,54 +421,10 @@ def training_loss(
     step = process(x_t, t)
     if objective == "vlb":
         return bound_term(schedule, step, x_0, x_t, t) / (x_0[0].numel() * math.log(2))
-    match process.prediction:
-        case "eps":
-            target = eps
-        case "x0":
-            target = x_0
-        case "mu":
-            target = q_posterior_mean(schedule, x_0, x_t, t)
-    return (step.prediction - target).square().flatten(1).mean(1)
+    wanted = target(process.prediction, schedule, x_0, x_t, t, eps)
+    return (step.prediction - wanted).square().flatten(1).mean(1)
 
 
 def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Return the ratio, or 0 where the denominator is 0, which is at t = 0 only, where it is not used."""
     return torch.where(denominator == 0, 0, numerator / torch.where(denominator == 0, 1, denominator))
-
-
-def _log_normal_mass(centre: Tensor, half_width: Tensor) -> Tensor:
-    """Return the logarithm of the standard normal's mass on ``centre +- half_width``.
-
-    The value and its gradient are precise in every regime, unlike the gradient of `torch.special.log_ndtr`,
-    which in float32 loses all digits beyond a few hundred standard deviations.
-    """
-    distance = centre.abs()
-    lower, upper = -half_width - distance, half_width - distance
-    # an interval astride the mean: a sum of two positive parts
-    astride = torch.erf(upper.clamp(min=0) / math.sqrt(2)) - torch.erf(lower / math.sqrt(2))
-    near = torch.log(astride / 2)
-    # in the tail: Phi(x) = exp(-x^2 / 2) erfcx(-x / sqrt 2) / 2, the nearer edge's exponential taken out
-    edge = upper.clamp(max=0)
-    ratio = torch.exp(-2 * half_width * distance)
-    mills = torch.special.erfcx(-edge / math.sqrt(2)) - ratio * torch.special.erfcx(-lower / math.sqrt(2))
-    narrow = half_width * distance.clamp(min=1) < 0.1
-    far = -edge.square() / 2 + torch.log(torch.where(narrow, 1, mills) / 2)
-    # a narrow interval: the density's Taylor series, integrated
-    a = torch.where(narrow, half_width, 0).square()
-    b = a * torch.where(narrow, centre, 0).square()
-    series = (b - a) / 6 + (b**2 - 6 * a * b + 3 * a**2) / 120
-    series = series + (b**3 - 15 * a * b**2 + 45 * a**2 * b - 15 * a**3) / 5040
-    taylor = torch.log(2 * half_width) - centre.square() / 2 - math.log(2 * math.pi) / 2 + torch.log1p(series)
-    return torch.where(narrow, taylor, torch.where(upper > 0, near, far))
-
-
-def _log_normal_cdf(x: Tensor) -> Tensor:
-    """Return log Phi(x), whose value and gradient are precise in the far left tail."""
-    left = x.clamp(max=0)
-    tail = -left.square() / 2 + torch.log(torch.special.erfcx(-left / math.sqrt(2)) / 2)
-    return torch.where(x < 0, tail, torch.log1p(-torch.erfc(x.clamp(min=0) / math.sqrt(2)) / 2))
-
-
-def _tanh_cdf(x: Tensor) -> Tensor:
-    """Return the authors' approximation of the normal CDF."""
-    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -70,7 +70,7 @@ class Sampler(ABC):
         """
         for t in range(first or self.num_steps, 0, -1):
             time = torch.full_like(ids[:1], t)
-            p = self.process(x, time)
+            p = self.process(x, time, ids)
             if observe is not None:
                 observe(t, p.x_0_hat)
             x = self.step(p, x, time, ids)
