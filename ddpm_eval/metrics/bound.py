@@ -88,7 +88,8 @@ def evaluate_bound(
         The terms under each protocol, in nats per image; on processes other than the main one an empty list.
 
     Raises:
-        ValueError: if a protocol does not suit the model, the images are not uint8, or there are none.
+        ValueError: if a protocol does not suit the model, the images are not uint8 or there are none, or a
+            class-conditional model meets images without labels.
         NotFinite: if the network's output is not finite; image and time are named.
     """
     chosen = Estimator(estimator) if isinstance(estimator, str) else estimator
@@ -96,6 +97,7 @@ def evaluate_bound(
     where = exact_positions(image_set) if positions is None else np.asarray(positions)
     if len(where) == 0:
         raise ValueError("there are no images to evaluate (none is given, or none is bit-exact)")
+    model = model.given_labels(image_set.ids, image_set.labels)
     results: dict[int, BoundTerms] = {}
     for draws in sorted({protocol.draws for protocol in protocols}):
         group = [i for i, protocol in enumerate(protocols) if protocol.draws == draws]
@@ -325,7 +327,7 @@ def evaluate_terms(
     timestep = schedule.network_time.to(t.device)[t]
     eps = normal(seed, stream, ids, timestep + 1, tuple(x_0.shape[1:]), x_0.dtype)
     x_t = q_sample(schedule, x_0, t, eps)
-    output = process.network(x_t, timestep)
+    output = process.evaluate(x_t, t, ids)
     _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
     estimates: dict[
