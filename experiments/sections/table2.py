@@ -73,6 +73,9 @@ def _caption(study: Study, cells: Sequence[AblationCell]) -> str:
 
 def _diverged(cells: Sequence[AblationCell]) -> str:
     """Say when and how cells diverged."""
-    logs = {f"{cell.prediction}/{cell.objective}": cell.log for cell in cells}
-    notes = [f"{name}: {log.reason}." for name, log in logs.items() if log is not None and log.diverged]
+    notes = [
+        f"{cell.prediction}/{cell.objective}: {cell.log.reason}."
+        for cell in cells
+        if cell.log is not None and cell.log.diverged
+    ]
     return "Cells that diverged are results, as in the paper: " + " ".join(notes) if notes else ""

@@ -1,0 +1,37 @@
+"""How a run departs from the paper, and the names of the presets' folders."""
+
+import pytest
+from tiny import TINY
+
+from ddpm_eval.spec_text import override
+from experiments.paper.presets import DEVIATIONS, NAMES, TABLE_2, against_the_paper, preset, run_name
+
+
+def test_departures_from_the_paper_are_named():
+    assert against_the_paper(preset("cifar10", seed=3)) == "as published"
+    changed = {"train.steps": "300", "network.base_channels": "64"}
+    assert against_the_paper(preset("cifar10", settings=changed)) == (
+        "network.base_channels: 64, not 128; train.steps: 300, not 800000"
+    )
+    digits = against_the_paper(preset("digits", settings={"train.steps": "5"}))
+    assert "0.16M parameters; train.steps: 5, not 1200" in digits
+    assert against_the_paper(override(TINY, {"preset": "imported"})) == "another project's model"
+
+
+def test_every_preset_says_how_it_departs_from_the_paper():
+    assert set(DEVIATIONS) == set(NAMES)
+
+
+def test_a_folder_is_named_by_its_cell_and_by_what_is_not_the_presets():
+    assert [run_name(preset("digits", cell)) for cell in TABLE_2] == [
+        *("mu-vlb-learned", "mu-vlb-fixed-large", "mu-mse-fixed-large"),
+        *("eps-vlb-learned", "eps-vlb-fixed-large", "eps-mse-fixed-large"),
+    ]
+    other = preset("digits", settings={"train.batch_size": "16"})
+    assert run_name(other) == f"eps-mse-fixed-large-{other.training_digest()}"
+    assert run_name(preset("digits", settings={"evaluation.n_samples": "9"})) == "eps-mse-fixed-large"
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match=r"there is no preset 'mnits' \(there are digits, "):
+        preset("mnits")

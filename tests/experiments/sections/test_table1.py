@@ -1,0 +1,48 @@
+"""Table 1: the models that the paper lists, measured here, above the literature's."""
+
+import pandas as pd
+from quality_examples import make_quality
+from stored_results import cell_results, main_results, make_log, store_results
+from tiny import tiny
+
+from experiments.sections.table1 import section
+from experiments.study import StudyOptions, resolve_run
+
+
+def measured_rows(study):
+    table = pd.read_csv(study.tables / "table1.csv")
+    return table[table["model"].str.startswith("this run")]
+
+
+def test_the_papers_models_stand_above_the_literature(measured):
+    section(measured)
+    rows = measured_rows(measured)
+    assert rows["model"].tolist() == ["this run: eps-vlb-fixed-large", "this run: eps-mse-fixed-large"]
+    assert rows.index.tolist() == [0, 1]
+    assert rows["train_bits_per_dim"].notna().tolist() == [False, True]
+    assert rows["test_bits_per_dim"].notna().all()
+    assert set(rows["features"]) == {"digits-classifier"}
+    distance = rows[["frechet_distance", "frechet_distance_low", "frechet_distance_high"]]
+    assert distance.iloc[1].tolist() == [3.0, 2.0, 4.0]
+
+
+def test_features_of_inception_are_named_as_in_the_literature(empty):
+    quality = make_quality(features="inception-v3-compat")
+    store_results(empty.main, {"training": make_log(), "quality": quality})
+    section(empty)
+    assert measured_rows(empty)["features"].tolist() == ["Inception"]
+
+
+def test_a_model_without_quality_is_left_out(empty):
+    results = main_results()
+    results.pop("quality")
+    store_results(empty.main, results)
+    assert list(section(empty).tables) == []
+
+
+def test_a_single_run_is_shown_whatever_it_predicts(tmp_path):
+    spec = tiny(diffusion__prediction="mu")
+    study = resolve_run(tmp_path / "model", spec, options=StudyOptions(tmp_path / "reports"))
+    store_results(study.main, cell_results())
+    section(study)
+    assert measured_rows(study)["model"].tolist() == ["this run: model"]

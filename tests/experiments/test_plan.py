@@ -1,0 +1,80 @@
+"""Which stages each experiment needs of which runs."""
+
+from pathlib import Path
+
+import pytest
+from tiny import HERE, TINY
+
+from ddpm_eval.stages.registry import stages
+from ddpm_eval.stages.run import Run
+from experiments import plan
+from experiments.plan import ablation_jobs, progressive_jobs, rate_distortion_jobs, reproduce_jobs
+from experiments.study import StudyOptions, resolve_preset, resolve_run
+
+
+def test_every_planned_stage_exists(tmp_path):
+    known = stages(Run(tmp_path, TINY, HERE))
+    for planned in (plan.REPRODUCE, plan.ABLATION, plan.RATE_DISTORTION, plan.PROGRESSIVE):
+        assert set(planned) <= set(known)
+        assert len(set(planned)) == len(planned)
+        assert planned[0] == "train"
+
+
+def test_stages_follow_those_that_they_read():
+    order = plan.REPRODUCE
+    for earlier, later in [
+        ("bound-train", "bound-test-protocols"),
+        ("progressive", "sample"),
+        ("sample", "quality"),
+        ("quality", "bound-test-chains"),
+    ]:
+        assert order.index(earlier) < order.index(later)
+
+
+def test_the_papers_model_comes_first_then_the_others_that_predict_eps():
+    study = resolve_preset("digits")
+    jobs = ablation_jobs(study)
+    assert [job.name for job in jobs] == [
+        *("eps-mse-fixed-large", "eps-vlb-learned", "eps-vlb-fixed-large"),
+        *("mu-vlb-learned", "mu-vlb-fixed-large", "mu-mse-fixed-large"),
+    ]
+    assert {job.stages for job in jobs} == {plan.ABLATION}
+
+
+def test_reproduce_measures_everything_of_the_papers_model_and_the_ablation_of_the_others():
+    study = resolve_preset("digits")
+    first, *others = reproduce_jobs(study)
+    assert (first.folder, first.spec, first.stages) == (study.main.folder, study.main.spec, plan.REPRODUCE)
+    assert others == ablation_jobs(study)[1:]
+
+
+def test_of_a_given_run_there_is_one_job(tmp_path):
+    study = resolve_run(tmp_path, TINY)
+    assert [job.folder for job in reproduce_jobs(study)] == [tmp_path]
+    (job,) = rate_distortion_jobs(study)
+    assert (job.spec, job.stages) == (TINY, plan.RATE_DISTORTION)
+
+
+def test_what_contradicts_the_ablation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is one model: rate-distortion and reproduce measure it"):
+        ablation_jobs(resolve_run(tmp_path / "any", TINY))
+    for key, value in [("diffusion.prediction", "mu"), ("diffusion.objective", "vlb")]:
+        study = resolve_preset("digits", {key: value})
+        for jobs in (ablation_jobs, reproduce_jobs):
+            with pytest.raises(ValueError, match=f"--set {key} contradicts the ablation, which varies it"):
+                jobs(study)
+        assert len(rate_distortion_jobs(study)) == 1
+
+
+def test_fig_6_draws_no_more_samples_than_it_shows():
+    (job,) = progressive_jobs(resolve_preset("digits"))
+    assert job.spec.evaluation.n_curve == 0
+    assert job.stages == plan.PROGRESSIVE
+
+
+def test_the_options_of_a_study_reach_its_jobs():
+    options = StudyOptions(data_root=Path("data"), device="cpu", inception_weights=Path("inception.pth"))
+    for job in reproduce_jobs(resolve_preset("digits", options=options)):
+        assert (job.data_root, job.device, job.inception_weights) == (
+            *(Path("data"), "cpu", Path("inception.pth")),
+        )

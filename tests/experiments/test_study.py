@@ -1,0 +1,217 @@
+"""Which runs a study has, where they and the report lie, and which stored results count."""
+
+from pathlib import Path
+
+import pytest
+from quality_examples import make_quality
+from simulated_bounds import make_terms
+from stored_results import (
+    STEPS,
+    bounds,
+    cell_results,
+    main_results,
+    make_history,
+    make_log,
+    store_results,
+)
+from tiny import TINY, tiny
+
+from ddpm_eval.protocol import PROTOCOLS, combine
+from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory, FullBoundTerms, bound_name
+from ddpm_eval.results.records import Baseline, Quality, ReferenceImages
+from ddpm_eval.results.store import Entry
+from ddpm_eval.spec_text import override
+from experiments.paper.presets import TABLE_2
+from experiments.study import (
+    StudyOptions,
+    StudyRun,
+    measured_spec,
+    resolve_preset,
+    resolve_run,
+    run_folder,
+    with_evaluation,
+)
+
+
+def report(folder, reports):
+    """Return where the report of one run lies."""
+    return resolve_run(folder, TINY, options=StudyOptions(reports=reports)).report_folder
+
+
+# The runs of a study
+
+
+def test_the_study_of_a_preset_has_a_run_for_each_cell_in_the_order_of_table_2(tmp_path):
+    study = resolve_preset("digits", runs=tmp_path)
+    found = [(run.spec.diffusion.prediction, run.spec.diffusion.objective) for run in study.runs]
+    assert found == [(cell.prediction, cell.objective) for cell in TABLE_2]
+    assert study.has_every_cell
+    assert study.main is study.runs[-1]
+    assert study.main.label == "eps-mse-fixed-large"
+    assert study.main.folder == tmp_path / "digits" / "eps-mse-fixed-large"
+    assert study.main.folder == run_folder(tmp_path, study.main.spec)
+
+
+def test_the_only_run_of_a_given_run_is_that_run(tmp_path):
+    spec = tiny(diffusion__prediction="mu", seed=5)
+    study = resolve_run(tmp_path / "any", spec)
+    assert study.runs == (study.main,)
+    assert not study.has_every_cell
+    assert study.preset is None
+    assert (study.main.spec, study.main.folder, study.main.label) == (spec, tmp_path / "any", "any")
+
+
+def test_settings_and_seed_make_other_runs_and_another_report(tmp_path):
+    options = StudyOptions(reports=tmp_path)
+    plain = resolve_preset("digits", options=options)
+    assert plain.report_folder == tmp_path / "digits"
+    assert plain.tables == tmp_path / "digits" / "tables"
+    assert plain.figures == tmp_path / "digits" / "figures"
+    other = resolve_preset("digits", {"train.batch_size": "16"}, options=options)
+    assert other.report_folder.name == f"digits-{other.main.spec.training_digest()}"
+    seeded = resolve_preset("digits", seed=4, options=options)
+    assert {run.spec.seed for run in seeded.runs} == {4}
+    assert len({study.report_folder for study in (plain, other, seeded)}) == 3
+    assert len({study.main.folder for study in (plain, other, seeded)}) == 3
+    longer = resolve_preset("digits", {"train.steps": "2000"}, options=options)  # the same run, further on
+    assert longer.report_folder == plain.report_folder
+
+
+def test_a_learned_variance_stays_learned_where_another_is_set():
+    study = resolve_preset("digits", {"diffusion.variance": "fixed-small"})
+    variances = [run.spec.diffusion.variance for run in study.runs]
+    assert variances == ["learned", "fixed-small", "fixed-small", "learned", "fixed-small", "fixed-small"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("diffusion.prediction", "x0"), ("diffusion.objective", "vlb")])
+def test_where_the_settings_fix_what_the_ablation_varies_there_is_one_run(key, value):
+    study = resolve_preset("digits", {key: value})
+    assert study.runs == (study.main,)
+    assert not study.has_every_cell
+    assert value in study.main.label
+
+
+def test_reports_of_given_runs_do_not_collide_with_each_other_or_with_a_presets(tmp_path, monkeypatch):
+    folders = [tmp_path / "digits" / "eps", tmp_path / "mnist" / "eps", tmp_path / "digits"]
+    reports = [report(folder, tmp_path) for folder in folders]
+    reports.append(resolve_preset("digits", options=StudyOptions(reports=tmp_path)).report_folder)
+    assert reports[0] == tmp_path / "digits-eps"
+    assert len(set(reports)) == len(reports)
+    folders[0].mkdir(parents=True)
+    monkeypatch.chdir(folders[0])
+    assert report(Path("."), tmp_path) == reports[0]  # the same run, however it is named
+
+
+def test_of_a_given_run_only_the_evaluation_can_be_set(tmp_path):
+    assert with_evaluation(tmp_path, TINY, {"evaluation.n_samples": "7"}).evaluation.n_samples == 7
+    assert resolve_run(tmp_path, TINY, {"evaluation.n_samples": "7"}).main.spec.evaluation.n_samples == 7
+    for key, value in [("train.steps", "9"), ("diffusion.timesteps", "9"), ("seed", "1")]:
+        with pytest.raises(ValueError, match=f"--set {key} would make another run"):
+            resolve_run(tmp_path, TINY, {key: value})
+    with pytest.raises(
+        ValueError, match=r"there is no option 'evaluation\.n_sample' \(did you mean evaluation\.n_samples"
+    ):
+        resolve_run(tmp_path, TINY, {"evaluation.n_sample": "9"})
+
+
+def test_what_a_run_is_comes_from_its_newest_training(tmp_path):
+    run = StudyRun(tmp_path, TINY, "tiny")
+    with pytest.raises(ValueError, match="holds no results to report"):
+        measured_spec(tmp_path)
+    store_results(run, {"training": make_log()}, "a", created="2026-01-01T00:00:00")
+    longer = override(TINY, {"train.steps": "9"}).model_dump(mode="json")
+    store_results(run, {"training": make_log()}, "b", created="2026-01-02T00:00:00", spec=longer)
+    assert measured_spec(tmp_path) == tiny(train__steps=9)
+
+
+# Stored results
+
+
+@pytest.fixture
+def run(tmp_path):
+    return StudyRun(tmp_path, TINY, "tiny")
+
+
+def test_nothing_is_stored_of_a_run_that_does_not_exist(run):
+    assert list(run.entries()) == []
+    assert run.weights is None
+    assert run.entry("quality") is None
+    assert run.result("quality", Quality) is None
+    assert run.latest("quality", Quality) is None
+    assert run.bound() is None
+    assert run.full_bounds("test") == []
+
+
+def test_results_of_other_weights_do_not_count(run):
+    store_results(run, {"training": make_log(), "quality": make_quality(n_samples=5)}, "old")
+    assert run.result("quality", Quality).n_samples == 5
+    store_results(run, {"training": make_log()}, "new")
+    assert run.weights == "new"
+    assert run.result("quality", Quality) is None
+    assert run.latest("quality", Quality).n_samples == 5
+    store_results(run, {"quality": make_quality(n_samples=6)}, "new")
+    assert run.result("quality", Quality).n_samples == 6
+
+
+def test_without_a_recorded_training_no_result_is_of_the_present_weights(run):
+    store_results(run, {"quality": make_quality()})
+    assert run.result("quality", Quality) is None
+
+
+def test_what_depends_on_the_data_alone_stays_valid_when_training_goes_on(run):
+    found = main_results()
+    store_results(run, {name: found[name] for name in ("training", "reference-images", "baseline")}, "old")
+    store_results(run, {"training": make_log()}, "new")
+    assert run.result("reference-images", ReferenceImages) is not None
+    assert run.result("baseline", Baseline) is not None
+
+
+def put_quality(run, key, number, created, **evaluation):
+    """Store a quality that was measured with another evaluation."""
+    settings = {f"evaluation.{name}": str(value) for name, value in evaluation.items()}
+    spec = override(run.spec, settings).model_dump(mode="json")
+    provenance = {"weights": "w", "spec": spec, "created": created}
+    run.results.put("quality", make_quality(n_samples=number), key=key, provenance=provenance)
+
+
+def test_of_several_results_that_of_the_same_evaluation_counts_else_the_newest(run):
+    store_results(run, {"training": make_log()}, "w")
+    put_quality(run, "a", 7, "2026-01-01T00:00:00", n_samples=7)
+    put_quality(run, "b", 9, "2026-01-02T00:00:00", n_samples=9)
+    assert [entry.key for entry in run.entries() if entry.name == "quality"] == ["a", "b"]
+    assert run.result("quality", Quality).n_samples == 9
+    put_quality(run, "c", 10, "2026-01-01T12:00:00")  # with this study's evaluation, though not the newest
+    assert run.result("quality", Quality).n_samples == 10
+    assert run.entry("quality").key == "c"
+    assert isinstance(run.entry("quality"), Entry)
+
+
+def test_the_full_bound_is_preferred_to_the_stratified_one(run):
+    paper = PROTOCOLS["paper"]
+    store_results(run, cell_results())
+    assert run.bound().estimator == "stratified"
+    assert run.bound("train") is None
+    store_results(run, {bound_name("test", paper): make_terms([[1.0] * STEPS] * 3, protocol=paper)})
+    assert run.bound().estimator == "full"
+    assert run.bound("test", PROTOCOLS["exact"]) is None
+
+
+def test_the_full_bounds_of_a_split_are_those_of_all_steps(run):
+    everything = bounds()
+    shorter = combine(PROTOCOLS["paper"], draws=2)
+    everything[bound_name("test", shorter, "full", 10)] = make_terms([[1.0] * 10] * 3, protocol=shorter)
+    store_results(run, {"training": make_log(), **everything})
+    names = [terms.protocol.name for terms in run.full_bounds("test")]
+    assert names == [
+        *("exact", "exact+fixed-small", "exact+optimal", "paper", "paper+fixed-small", "paper+optimal")
+    ]
+    assert [terms.split for terms in run.full_bounds("train")] == ["train", "train"]
+    assert all(isinstance(terms, FullBoundTerms) for terms in run.full_bounds("test"))
+
+
+def test_entries_are_read_again_when_the_file_changes(run):
+    store_results(run, {"training": make_log()})
+    assert len(run.entries()) == 1
+    store_results(run, {BOUND_HISTORY: make_history()}, "earlier")
+    assert len(run.entries()) == 2
+    assert run.latest(BOUND_HISTORY, BoundHistory).update.tolist() == [10, 20, 30]
