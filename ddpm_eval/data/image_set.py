@@ -6,7 +6,7 @@ never changes. An index is a position in the set.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -100,6 +100,23 @@ class ImageSet:
         for row, i in enumerate(index):
             images[row] = self.source(int(i))
         return images
+
+    def subset(self, index: Ids) -> "ImageSet":
+        """Return the images at positions ``index`` with their ids and labels; a streamed set stays one."""
+        ids = self.ids[index]
+        inexact = np.intersect1d(self.inexact, ids)
+        labels = None if self.labels is None else self.labels[index]
+        source = self.source
+        if isinstance(source, np.ndarray):
+            return in_memory_set(self.name, self.split, source[index], ids, labels, inexact)
+        return replace(
+            self,
+            ids=ids,
+            labels=labels,
+            inexact=inexact,
+            digest=content_digest([self.digest, ids]),
+            source=lambda i: source(int(index[i])),
+        )
 
 
 def as_images(images: Images | Pixels) -> Images:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ddpm_eval.data.datasets import load
-from ddpm_eval.data.image_set import ArrayImages, as_images, from_array, streamed_set
+from ddpm_eval.data.image_set import ArrayImages, as_images, from_array, in_memory_set, streamed_set
 
 
 def test_take_uses_positions(digits):
@@ -77,3 +77,26 @@ def test_a_streamed_set_reads_what_is_taken(images):
     assert read == [7, 2]
     other = streamed_set("mine", "test", image, np.arange(23), (3, 8), ["a 2"])
     assert found.digest != other.digest
+
+
+def test_a_subset_keeps_ids_and_labels_and_has_its_own_digest(images):
+    whole = in_memory_set(
+        "mine", "test", images, np.arange(100, 123), np.arange(23) % 5, np.array([101, 107])
+    )
+    index = np.array([7, 2, 9])
+    part = whole.subset(index)
+    assert np.array_equal(part.take(np.array([0, 2])), images[[7, 9]])
+    assert part.ids.tolist() == [107, 102, 109]
+    assert part.labels.tolist() == [2, 2, 4]
+    assert part.inexact.tolist() == [107]
+    assert (part.name, part.split, part.channels, part.side) == ("mine", "test", 3, 8)
+    assert len({whole.digest, part.digest, whole.subset(index[::-1]).digest}) == 3
+
+
+def test_a_subset_of_a_streamed_set_is_streamed(images):
+    whole = streamed_set("mine", "test", lambda index: images[index], np.arange(23), (3, 8), ["a 1"])
+    part = whole.subset(np.array([7, 2]))
+    assert not part.in_memory
+    assert len(part) == 2
+    assert np.array_equal(part.take(np.array([1, 0])), images[[2, 7]])
+    assert part.digest != whole.digest
