@@ -98,24 +98,17 @@ class Stay:
 
     @property
     def run(self) -> Path:
-        """The run's folder."""
-        return self.workspace.folder()
+        """The folder of the preset's main run, with the user's settings."""
+        from experiments.study import resolve_preset
+
+        options = self.options
+        settings = dict(pair.split("=", 1) for pair in options.settings)
+        return resolve_preset(options.preset, settings, options.seed, runs=options.runs).main.folder
 
     @property
     def name(self) -> str:
         """The run's name among all presets'."""
         return f"{self.options.preset}-{self.run.name}"
-
-    @property
-    def workspace(self) -> Any:
-        """Where the preset's runs lie, with the user's settings."""
-        from experiments.workspace import Workspace
-
-        options = self.options
-        settings = dict(pair.split("=", 1) for pair in options.settings)
-        return Workspace(
-            options.preset, options.runs, self.out / "reports", options.seed, settings, options.data_root
-        )
 
     @property
     def updates(self) -> int:
@@ -520,18 +513,18 @@ def read_bound(run: Path, split: str, estimator: str, precision: str) -> list[tu
         ValueError: if it is not of the run's present weights.
     """
     from ddpm_eval.protocol import PROTOCOLS
-    from ddpm_eval.reporting import analyse
-    from ddpm_eval.results.records import FullBoundTerms, StratifiedBoundTerms, bound_name
+    from ddpm_eval.reporting.bound_tables import split_table
+    from ddpm_eval.results.bound_terms import FullBoundTerms, StratifiedBoundTerms, bound_name
     from ddpm_eval.results.store import Store
 
-    few = estimator == "stratified"
-    store, name = Store(run / "results.h5"), bound_name(split, PROTOCOLS["paper"], few)
+    store = Store(run / "results.h5")
+    name = bound_name(split, PROTOCOLS["paper"], estimator)
     name = name if precision == "fp32" else f"{precision}/{name}"
-    entries = {entry.name: entry for entry in store.entries()}
-    if name in entries and entries[name].provenance["weights"] != entries["training"].key:
+    newest = {entry.name: entry for entry in store.entries()}
+    if name in newest and newest[name].provenance["weights"] != newest["training"].key:
         raise ValueError(f"{store.path}: {name} is not of the run's present weights")
-    atoms = store.get(name, StratifiedBoundTerms if few else FullBoundTerms)
-    table = analyse.split_table(atoms, "trained")
+    terms = store.get(name, StratifiedBoundTerms if estimator == "stratified" else FullBoundTerms)
+    table = split_table(terms)
     return list(table[["quantity", *MEASURED]].itertuples(index=False, name=None))
 
 
