@@ -61,9 +61,9 @@ def editing(path: Path, arrays: Sequence[Array]) -> Iterator[File]:
 
 def seal(path: Path) -> None:
     """Write the header: the digest of all that follows it."""
-    line = b" ".join([FORMAT, str(SCHEMA_VERSION).encode(), _digest(path).encode()])
+    header = _header(path)
     with path.open("r+b") as file:
-        file.write(line.ljust(HEADER_BYTES - 1) + b"\n")
+        file.write(header)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _check_header(path: Path, header: bytes) -> None:
             f"{path} has schema version {words[1].decode(errors='replace')}, but this program reads version "
             f"{SCHEMA_VERSION}: move it away and measure again"
         )
-    if words[2].decode(errors="replace") != _digest(path):
+    if header != _header(path):
         raise Damaged(f"{path} is damaged: its content is not what was written (its digest differs)")
 
 
@@ -143,6 +143,12 @@ def write_dataset(group: Group, name: str, value: Array) -> Dataset:
     return group.create_dataset(
         name, data=value, compression="gzip", compression_opts=4, shuffle=True, chunks=True
     )
+
+
+def _header(path: Path) -> bytes:
+    """Return the header that belongs to what follows it in a file."""
+    line = b" ".join([FORMAT, str(SCHEMA_VERSION).encode(), _digest(path).encode()])
+    return line.ljust(HEADER_BYTES - 1) + b"\n"
 
 
 def _digest(path: Path) -> str:

@@ -11,12 +11,13 @@ from PIL import Image
 
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ArrayImages, Images
+from ddpm_eval.files import atomic_write
 from ddpm_eval.results.records import Samples
 from ddpm_eval.results.store import Store
 from ddpm_eval.spec import DataSpec
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
-CHUNK = 500
+BATCH_SIZE = 500
 """Images that are written at a time."""
 
 
@@ -51,7 +52,7 @@ def export_png(images: Images, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty (choose a new folder)")
     folder.mkdir(parents=True, exist_ok=True)
-    for index in _chunks(images):
+    for index in _batches(images):
         for i, image in zip(index, images.take(index), strict=True):
             Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(
                 folder / f"{i:06d}.png"
@@ -62,17 +63,13 @@ def export_npz(images: Images, path: Path) -> None:
     """Write images as ``arr_0``, uint8 ``[n, side, side, channels]``, as the ADM evaluator reads.
 
     Raises:
-        ValueError: if the file exists.
+        ValueError: if the file exists, or cannot be written.
     """
     if path.exists():
         raise ValueError(f"{path} exists already (choose a new name)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    try:
-        np.savez(temporary, images.take(np.arange(len(images))).transpose(0, 2, 3, 1))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    pixels = images.take(np.arange(len(images))).transpose(0, 2, 3, 1)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, pixels)
 
 
 def _data_set(name: str) -> Images:
@@ -80,5 +77,7 @@ def _data_set(name: str) -> Images:
     return datasets.load(DataSpec(name=name, channels=1 if channels == 1 else 3, side=side), "all")
 
 
-def _chunks(images: Images) -> list[np.ndarray]:
-    return [np.arange(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
+def _batches(images: Images) -> list[np.ndarray]:
+    return [
+        np.arange(first, min(first + BATCH_SIZE, len(images))) for first in range(0, len(images), BATCH_SIZE)
+    ]

@@ -106,7 +106,8 @@ class Store:
         if not self.path.exists():
             return False
         with self._open() as file:
-            return f"{name}/{key}" in file
+            group = file.get(f"{name}/{key}")
+            return group is not None and "provenance" in group.attrs
 
     def get(self, name: str, record_type: type[R], key: str | None = None) -> R:
         """Read a record.

@@ -1,6 +1,4 @@
-"""Sample sets as files: what is written is read back, by us and in the stated layout; what is none is
-refused.
-"""
+"""Sample sets as files: what is written is read back, by us and in the stated layout."""
 
 import numpy as np
 import pytest
@@ -43,13 +41,24 @@ def test_npz_has_the_layout_of_the_adm_evaluator(images, tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+def test_npz_has_the_name_that_was_asked_for(images, tmp_path):
+    export_npz(ArrayImages(images), tmp_path / "samples")
+    assert [path.name for path in tmp_path.iterdir()] == ["samples"]
+
+
+def test_no_place_to_write_is_a_sentence(images, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write .*samples\.npz \(disk full, or no permission\?\)"):
+        export_npz(ArrayImages(images), tmp_path / "file" / "samples.npz")
+
+
 def test_results_files_are_read(images, tmp_path):
     record = Samples(
         images=images,
         out_of_range=np.zeros(12),
         seconds=np.zeros(12),
         method="ancestral",
-        sampling_steps=10,
+        num_steps=10,
         seed=0,
     )
     Store(tmp_path / "results.h5").put("samples", record, key="key", provenance={})
@@ -72,7 +81,7 @@ def test_what_holds_no_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is empty"):
         load_images(tmp_path / "none.npz")
     (tmp_path / "broken.h5").write_bytes(b"not HDF5")
-    with pytest.raises(ValueError, match="is not a readable HDF5 file"):
+    with pytest.raises(ValueError, match=r"broken\.h5 is damaged, or no results file of this program"):
         load_images(tmp_path / "broken.h5")
 
 

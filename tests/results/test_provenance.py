@@ -1,0 +1,36 @@
+"""What a number's provenance says of its process."""
+
+import datetime
+import re
+import sys
+
+import h5py
+import numpy as np
+
+from ddpm_eval.results import provenance
+
+
+def test_provenance_is_of_this_process():
+    found = provenance.environment()
+    assert found["command"] == " ".join(sys.argv)
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["versions"]["numpy"] == np.__version__ and found["versions"]["h5py"] == h5py.__version__
+    assert found["versions"]["ddpm_eval"] != "not installed"
+    assert found["machine"]
+
+
+def test_the_commit_is_the_packages_wherever_it_is_run_from(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|.+-g[0-9a-f]+(-dirty)?|unknown", provenance._git_commit())
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance._git_commit() == "unknown"
+    assert provenance._version("no-such-package") == "not installed"
+
+
+def test_later_times_sort_behind_earlier_ones():
+    first, second = provenance.now(), provenance.now()
+    assert first < second
+    assert datetime.datetime.fromisoformat(first).tzinfo is not None
