@@ -118,11 +118,9 @@ def chosen_run(parameters: TrainParameters) -> tuple[Path, RunSpec]:
         return parameters.run, override(
             load(parameters.run / FILE_NAME, prefixes=()).spec, parameters.settings
         )
-    spec = preset(
-        parameters.preset or DEFAULT_PRESET, settings=preset_settings(parameters), seed=parameters.seed or 0
-    )
     changes = {f"diffusion.{name}": value for name, value in varied.items() if value is not None}
-    spec = override(spec, changes)
+    settings = {**preset_settings(parameters), **changes}
+    spec = preset(parameters.preset or DEFAULT_PRESET, settings=settings, seed=parameters.seed or 0)
     return run_folder(parameters.runs or DEFAULT_RUNS, spec), spec
 
 

@@ -1,0 +1,47 @@
+"""``quality`` and ``neighbours`` of a run's samples and of images in files."""
+
+import pytest
+from command_line import call, refuse
+
+from ddpm_eval.results.records import Quality
+from ddpm_eval.results.store import Store
+
+pytestmark = pytest.mark.usefixtures("classifier")
+
+
+def printed(output):
+    """Return the lines of an output that are not of a progress bar."""
+    return [line for line in output.splitlines() if not line.startswith("features:")]
+
+
+def test_the_quality_of_a_run_is_stored(trained_run):
+    text = call("quality", trained_run)
+    found = Store(trained_run / "results.h5").get("quality", Quality)
+    assert "frechet_distance" in text and f"{found.frechet_distance.value:.5g}" in text
+    assert "not comparable with any published FID or IS" in text
+
+
+def test_images_in_files_are_measured_like_the_samples_that_they_are(trained_run, tmp_path):
+    call("sample", trained_run, "--npz", tmp_path / "samples.npz")
+    runs = ["--runs", trained_run.parent.parent]
+    text = call("quality", "--images", tmp_path / "samples.npz", "--data", "digits", *runs)
+    assert printed(text) == printed(call("quality", trained_run))
+
+
+def test_protocols_and_references_stand_side_by_side(trained_run):
+    both = ["--protocol=paper", "--protocol=torch-fidelity", "--reference=train", "--reference=test"]
+    text = call("quality", trained_run, *both)
+    for name in ("paper", "torch-fidelity"):
+        assert f"{name}, against train: " in text and f"{name}, against test: " in text
+
+
+def test_nearest_training_images_are_drawn(trained_run, tmp_path):
+    text = call("neighbours", trained_run, "--out", tmp_path / "nearest.png")
+    assert "memorisation" in text and text.strip().endswith(f"{tmp_path / 'nearest'}.png")
+    assert (tmp_path / "nearest.png").exists()
+
+
+def test_options_of_a_run_do_not_go_with_images(trained_run, tmp_path):
+    images = ["quality", "--images", tmp_path, "--data", "digits"]
+    assert "name --images or a run, not both" in refuse(*images, "--preset", "digits")
+    assert "belong to a run" in refuse(*images, "--precision", "bf16")

@@ -1,0 +1,32 @@
+"""``sample``: how many are drawn, on which chain, and the files that they are written to."""
+
+import numpy as np
+from command_line import TINY, call, refuse, runs_option, set_options
+
+from ddpm_eval.results.records import Samples
+from ddpm_eval.results.store import Store
+
+
+def test_samples_are_written_as_png_and_npz(trained_run, tmp_path):
+    files = ["--png", tmp_path / "png", "--npz", tmp_path / "samples.npz"]
+    assert "5 samples in" in call("sample", trained_run, "-n", "5", *files)
+    assert len(list((tmp_path / "png").glob("*.png"))) == 5
+    images = np.load(tmp_path / "samples.npz")["arr_0"]
+    assert images.shape == (5, 8, 8, 1)
+    stored = Store(trained_run / "results.h5").get("samples", Samples).images
+    assert len(stored) == 80 and np.array_equal(images.transpose(0, 3, 1, 2), stored[:5])
+
+
+def test_samples_of_another_sampler_lie_beside_the_others(trained_run):
+    call("sample", trained_run, "-n", "4", "--steps", "5", "--method", "ddim")
+    store = Store(trained_run / "results.h5")
+    assert len(store.get("samples-ddim-5", Samples).images) == 4
+    assert len(store.get("samples", Samples).images) == 80
+
+
+def test_a_network_that_predicts_mu_visits_every_step(tmp_path):
+    one_update = set_options({**TINY, "train.steps": "1", "diffusion.prediction": "mu"})
+    call("train", *runs_option(tmp_path), *one_update, "--preview-steps", "0")
+    run = next((tmp_path / "runs" / "digits").iterdir())
+    assert "fewer steps are not possible" in refuse("sample", run, "-n", "1", "--steps", "5")
+    assert "1 samples in" in call("sample", run, "-n", "1", "--steps", "20")
