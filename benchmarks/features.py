@@ -1,11 +1,10 @@
-"""Speed of feature extraction against the network's bare forward pass on the same images, in one process.
+"""Speed of feature extraction beside that of the network's bare forward pass on the same images.
 
     python benchmarks/features.py [--images 2000] [--inception-weights FILE] [--device cpu|cuda] [--rounds 5]
 
-Bare means: batches that lie on the device already, features left there. The two are timed in turns, so that a
-    busy machine
-slows both; reported are medians and the median of the ratios of neighbouring turns (at least 0.95 is the
-aim).
+Bare means: batches that lie on the device already, features left there. The two are timed in turns of one
+process, so that a busy machine slows both; reported are medians and the median of the ratios of neighbouring
+turns (at least 0.95 is the aim).
 """
 
 import argparse
@@ -31,16 +30,15 @@ from ddpm_eval.spec import DataSpec
 def main() -> None:
     """Time both and print their ratio."""
     arguments = parse()
+    here = runtime.start(arguments.device)
     train, test = (
         datasets.load(DataSpec(name="digits", channels=1, side=8), split) for split in ("train", "test")
     )
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.inception_weights:
-            extractor = load_inception(arguments.inception_weights, runtime=runtime.start(arguments.device))
-        else:
-            extractor = load_or_train_classifier(
-                train, test, Path(folder), runtime=runtime.start(arguments.device)
-            )
+    if arguments.inception_weights:
+        extractor = load_inception(arguments.inception_weights, runtime=here)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            extractor = load_or_train_classifier(train, test, Path(folder), runtime=here)
     images = ArrayImages(train.take(np.arange(arguments.images) % len(train)))
     turns = {
         "bare forward": bare(extractor, images),
@@ -51,26 +49,24 @@ def main() -> None:
         turn()
     for _ in range(arguments.rounds):
         for name, turn in turns.items():
-            seconds[name].append(timed(turn, extractor.runtime.device))
+            seconds[name].append(timed(turn, here.device))
     for name, values in seconds.items():
         print(f"{name:13} {arguments.images / statistics.median(values):10.1f} images/s")
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
-    print(
-        f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, "
-        f"{extractor.runtime.device})"
-    )
+    print(f"extraction runs at {ratio:.3f} of the bare forward speed ({extractor.name}, {here.device})")
 
 
 def bare(extractor: features.Extractor, images: Images) -> Callable[[], None]:
     """Return a turn that passes prepared batches through the network."""
-    index = np.split(np.arange(len(images)), range(extractor.batch_size, len(images), extractor.batch_size))
+    size = extractor.batch_size
+    index = np.split(np.arange(len(images)), range(size, len(images), size))
     batches = [features.match_channels(torch.from_numpy(images.take(i)), extractor.channels) for i in index]
     batches = [batch.to(extractor.runtime.device) for batch in batches]
 
+    @torch.inference_mode()
     def turn() -> None:
-        with torch.inference_mode():
-            for batch in batches:
-                extractor.module(batch)
+        for batch in batches:
+            extractor.module(batch)
 
     return turn
 

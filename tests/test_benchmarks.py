@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import network as benchmark  # noqa: E402
+import network_tables  # noqa: E402
+import network_turns  # noqa: E402
 
 from experiments.paper.presets import preset  # noqa: E402
 
@@ -27,8 +28,8 @@ none
 
 
 def row(variant, speeds, stage="training", network="digits", peak=100.0):
-    return benchmark.Row(
-        network, stage, benchmark.Variant.parse(variant), 128, speeds, 2_500_000_000, 0.5, peak
+    return network_tables.Row(
+        network, stage, network_turns.Variant.parse(variant), 128, speeds, 2_500_000_000, 0.5, peak
     )
 
 
@@ -58,12 +59,12 @@ def test_the_smallest_benchmark_writes_its_tables(tmp_path):
 
 def test_ratios_are_of_the_same_rounds_and_to_diffusers():
     ours, theirs = row("ours/fp32/eager", (20.0, 60.0, 80.0)), row("diffusers/fp32/eager", (10.0, 20.0, 20.0))
-    lines = benchmark.table([ours, theirs])
+    lines = network_tables.table([ours, theirs])
     assert "ratio to diffusers/fp32/eager" in lines[0] and "share of 0.1 TFLOP/s" in lines[0]
     # 2, 3 and 4: the ratio of the medians would be 3 as well, that of neighbours' extremes would not
     assert "| 60 [20, 80] |" in lines[2] and "| 3 [2, 4] |" in lines[2]
     assert "| 30% | 2.50 |" in lines[2]  # 60 images of 0.5 GFLOP in a second, of 100 GFLOP/s
-    alone = benchmark.table([ours, row("ours/bf16/eager", (10.0, 30.0, 40.0))])
+    alone = network_tables.table([ours, row("ours/bf16/eager", (10.0, 30.0, 40.0))])
     assert "ratio to ours/fp32/eager" in alone[0] and "| 0.5 [0.5, 0.5] |" in alone[3]
 
 
@@ -74,23 +75,24 @@ def test_hours_follow_from_the_speeds_of_the_defaults():
         row("ours/fp32/eager", (2000.0,), stage="sampling"),
     ]
     spec = preset("digits")
-    cells = benchmark.hours_table(rows, "cpu")[2].split("|")
+    cells = network_tables.hours_table(rows, "cpu")[2].split("|")
     assert float(cells[3]) == pytest.approx(spec.train.steps * 128 / 64 / 3600, rel=0.05)
     assert float(cells[5]) == pytest.approx(spec.evaluation.n_samples * 1000 / 2000 / 3600, rel=0.05)
     assert float(cells[6]) == pytest.approx(10_000 * 1000 / 2000 / 3600, rel=0.05)
     assert (
-        len(benchmark.hours_table(rows, "cuda")) == 2
+        len(network_tables.hours_table(rows, "cuda")) == 2
     )  # sampling was not measured with that device's default
 
 
 def test_the_arithmetic_is_that_of_the_layers():
-    """Backward costs twice forward, but for the first layer's images; half the width is about a quarter of
-    the products.
+    """Backward costs twice forward, but for the first layer's images.
+
+    Half the width is about a quarter of the products.
     """
     large, small = (preset(name) for name in ("cifar10", "cifar10-small"))
-    step, update = (benchmark.gigaflop_per_image(large, stage) for stage in ("sampling", "training"))
+    step, update = (network_turns.gigaflop_per_image(large, stage) for stage in ("sampling", "training"))
     assert update == pytest.approx(3 * step, rel=0.01)
-    assert step / benchmark.gigaflop_per_image(small, "sampling") == pytest.approx(4, rel=0.1)
+    assert step / network_turns.gigaflop_per_image(small, "sampling") == pytest.approx(4, rel=0.1)
     # the authors' network, as others count it: 6.1 billion products, each a multiplication and an addition
     assert step == pytest.approx(2 * 6.1, rel=0.02)
 
@@ -99,11 +101,11 @@ def test_a_document_without_a_place_for_the_tables_is_refused(tmp_path):
     document = tmp_path / "document.md"
     document.write_text("# Nothing")
     with pytest.raises(ValueError, match="has no place for these tables"):
-        benchmark.insert(document, "digits on cpu", "text")
+        network_tables.insert(document, "digits on cpu", "text")
     assert document.read_text() == "# Nothing"
 
 
 @pytest.mark.parametrize("text", ["ours", "ours/fp16/eager", "theirs/fp32/eager", "ours/fp32/eager/x"])
 def test_a_variant_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="is no variant"):
-        benchmark.Variant.parse(text)
+        network_turns.Variant.parse(text)
