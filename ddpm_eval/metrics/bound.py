@@ -330,9 +330,8 @@ def evaluate_terms(
     output = process.evaluate(x_t, t, ids)
     _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
-    estimates: dict[
-        bool, tuple[ReverseStep, Tensor]
-    ] = {}  # models that clip alike share all but the variance
+    # models that clip alike share all but the variance
+    estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}
     terms = []
     errors = []
     for model in models:

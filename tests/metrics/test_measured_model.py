@@ -8,7 +8,7 @@ from ddpm_eval.data.image_set import from_array, in_memory_set
 from ddpm_eval.metrics.bound import evaluate_bound
 from ddpm_eval.metrics.measured_model import Model
 from ddpm_eval.model.diffusion import make_schedule
-from ddpm_eval.protocol import PROTOCOLS, combine
+from ddpm_eval.protocol import PROTOCOLS, Protocol, combine
 from ddpm_eval.spec import DiffusionSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,6 +29,63 @@ def conditional(x_t, timestep, y):
 def bound(model, images=PIXELS, protocol="exact", **options):
     (terms,) = evaluate_bound(model, images, [PROTOCOLS[protocol]], **options)
     return terms
+
+
+def under(protocol, trained="fixed-large"):
+    return Model(eps, SCHEDULE, "eps", trained).under(protocol)
+
+
+def test_a_protocol_chooses_variance_clipping_and_decoder():
+    paper, exact = (under(PROTOCOLS[name]) for name in ("paper", "exact"))
+    assert paper.process.clip and not exact.process.clip
+    assert (paper.decoder, exact.decoder) == ("tanh", "exact")
+    for name in ("fixed-large", "fixed-small"):
+        expected = SCHEDULE.fixed_variance(name)[1:]
+        chosen = under(combine(PROTOCOLS["paper"], variance=name))
+        assert torch.equal(chosen.process.variance[1:], expected)
+        trained = under(PROTOCOLS["paper"], name)
+        assert torch.equal(trained.process.variance[1:], expected)
+    for name in ("learned", "learned-range"):
+        assert under(PROTOCOLS["exact"], name).process.variance == name
+        over = under(combine(PROTOCOLS["exact"], variance="fixed-small"), name)
+        assert isinstance(over.process.variance, torch.Tensor)
+
+
+def test_the_variance_of_a_protocol_has_a_name():
+    model = Model(eps, SCHEDULE, "eps", "fixed-small")
+    assert model.variance_name(PROTOCOLS["paper"]) == "fixed-small"
+    assert model.variance_name(combine(PROTOCOLS["paper"], variance="optimal")) == "optimal"
+
+
+@pytest.mark.parametrize(("trained", "asked"), [("fixed-large", "learned"), ("learned", "learned-range")])
+def test_a_variance_that_the_model_has_not_is_refused(trained, asked):
+    protocol = Protocol(name="mine", variance=asked, clip=False, decoder="exact")
+    message = f"variance '{asked}' asked for, but this model was trained with '{trained}'"
+    with pytest.raises(ValueError, match=message):
+        under(protocol, trained)
+
+
+def test_the_optimal_variance_needs_an_estimate_with_the_same_clipping():
+    optimal = combine(PROTOCOLS["exact"], variance="optimal")
+    table = np.linspace(0, 1, 9)
+    for tables in ({}, {True: table}):
+        with pytest.raises(ValueError, match="needs an estimate of the model's errors"):
+            Model(eps, SCHEDULE, optimal_variance=tables).under(optimal)
+    found = Model(eps, SCHEDULE, optimal_variance={False: table}).under(optimal)
+    np.testing.assert_array_equal(found.process.variance.numpy(), table)
+
+
+def test_the_network_sees_the_type_it_was_made_for():
+    seen = []
+
+    def network(x_t, timestep):
+        seen.append(x_t.dtype)
+        return x_t
+
+    x, t = torch.zeros(1, 1, 4, 4, dtype=torch.float64), torch.tensor([1])
+    for dtype in (torch.float32, torch.bfloat16, None):
+        Model(network, SCHEDULE, dtype=dtype).evaluate(x, t)
+    assert seen == [torch.float32, torch.bfloat16, torch.float64]
 
 
 @pytest.mark.parametrize("name", ["fixed-large", "fixed-small"])

@@ -1,10 +1,8 @@
-"""The cheap estimator: unbiased by design, exactly; nearly as precise as the full evaluation; its interval
-honest.
+"""The stratified estimator: unbiased by design, exactly; nearly as precise as the full evaluation.
 
 Terms are synthetic here and have what makes real ones hard: sizes that fall over t by four orders of
-    magnitude, images that
-differ in level and in shape over t, and heavy-tailed noise at every (image, t). How well a trained model's
-terms are estimated is measured by the report; nothing here trains.
+magnitude, images that differ in level and in shape over t, and heavy-tailed noise at every (image, t). How
+well a trained model's terms are estimated is measured by the report; nothing here trains.
 """
 
 import math
@@ -22,15 +20,17 @@ from ddpm_eval.metrics.timestep_sampling import (
     stratified_offsets,
     systematic_times,
 )
-from ddpm_eval.reporting import analyse
-from ddpm_eval.results.records import FullBoundTerms
+from ddpm_eval.protocol import PROTOCOLS
+from ddpm_eval.reporting.intervals import mean_estimate
+from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
+from ddpm_eval.results.bound_terms import FullBoundTerms
 
 DIMENSIONS = 64
 NATS = DIMENSIONS * math.log(2)  # per bit/dim
 
 
 def realistic(n, timesteps, seed):
-    """Return atoms as a trained model gives them: about 2 + 2 bits/dim, spread over images about 15%."""
+    """Return terms as a trained model gives them: about 2 + 2 bits/dim, spread over images about 15%."""
     rng = np.random.default_rng(seed)
     t = np.arange(1, timesteps + 1)
     profile = np.concatenate(
@@ -47,14 +47,16 @@ def realistic(n, timesteps, seed):
         x_0_squared_error=0.1 * t / timesteps * noise,
         prior=0.001 * level[:, 0],
         split="test",
-        protocol='{"name": "paper", "variance": "trained", "draws": 1}',
+        protocol=PROTOCOLS["paper"],
+        variance="fixed-large",
         dimensions=DIMENSIONS,
         inexact_left_out=0,
+        network_evaluations=terms.size,
     )
 
 
-def total(atoms):
-    return analyse.mean_estimate(analyse.bound_values(atoms)["total"])
+def total(bound):
+    return mean_estimate(bound.values()["total"])
 
 
 def included(inclusion, offsets):
@@ -125,12 +127,10 @@ def test_pilot_times_are_increasing_times_of_the_chain_with_both_ends(timesteps)
 
 
 def test_over_all_offsets_the_estimate_averages_to_the_full_sum():
-    """With probabilities in whole 1/1000ths, 1000 equally spaced offsets visit every case equally often:
-    exact, no statistics.
+    """With probabilities in whole 1/1000ths, 1000 equally spaced offsets visit every case equally often.
 
-    Any weights serve: the estimator is linear. Edges are multiples of 1/1000 and offsets lie half-way
-        between, so that
-    rounding cannot move a tick across an edge.
+    Any weights serve: the estimator is linear. Edges are multiples of 1/1000 and offsets lie half-way between,
+    so that rounding cannot move a tick across an edge.
     """
     rng = np.random.default_rng(2)
     parts = rng.multinomial(4000 - 3 * 1000 - 40, np.ones(40) / 40) + 1  # in 1/1000
@@ -158,18 +158,14 @@ def test_real_probabilities_are_met_within_the_grids_resolution():
 
 
 def test_every_image_gets_the_same_number_of_evaluations():
-    """The probabilities sum to a whole number, so that the cost is known and nothing varies with the
-    offset.
-    """
+    """The probabilities sum to a whole number: the cost is known and nothing varies with the offset."""
     inclusion = inclusion_probabilities(np.random.default_rng(4).lognormal(0, 2, 1000), 7)
     counts = {len(times) for times in systematic_times(inclusion, stratified_offsets(500, 0))}
     assert counts == {7}
 
 
 def test_each_image_is_evaluated_low_and_high_in_proportion():
-    """Systematic: any stretch of times holding probability q gets floor(q) or ceil(q) evaluations, for every
-    image.
-    """
+    """Any stretch of times holding probability q gets floor(q) or ceil(q) evaluations, for every image."""
     inclusion = inclusion_probabilities(np.random.default_rng(5).lognormal(0, 1, 300), 12)
     selected = included(inclusion, stratified_offsets(200, 1))
     for start, stop in [(0, 5), (3, 50), (100, 300)]:
@@ -197,11 +193,11 @@ def test_offsets_are_uniform_stratified_and_a_function_of_seed_and_number():
 def test_estimates_average_to_the_full_evaluation():
     full = realistic(60, 200, 6)
     names = ("rate", "distortion", "total")
-    exact = {name: values.mean() for name, values in analyse.bound_values(full).items()}
+    exact = {name: values.mean() for name, values in full.values().items()}
     found = []
     for seed in range(300):
-        few = from_full(full, 5, seed)
-        found.append([analyse.bound_values(few)[name].mean() for name in names])
+        sampled = from_full(full, 5, seed)
+        found.append([sampled.values()[name].mean() for name in names])
     means, spread = np.mean(found, 0), np.std(found, 0, ddof=1)
     for name, mean, deviation in zip(names, means, spread, strict=True):
         assert abs(mean - exact[name]) < 4 * deviation / math.sqrt(300) + 1e-12, name
@@ -209,10 +205,10 @@ def test_estimates_average_to_the_full_evaluation():
 
 def test_every_point_of_the_rate_curve_is_unbiased():
     full = realistic(40, 100, 7)
-    exact = analyse.rate_distortion_curve(full)["rate_bits_per_dim"].to_numpy()
+    exact = rate_distortion_curve(full)["rate_bits_per_dim"].to_numpy()
     curves = np.array(
         [
-            analyse.rate_distortion_curve(from_full(full, 5, seed))["rate_bits_per_dim"].to_numpy()
+            rate_distortion_curve(from_full(full, 5, seed))["rate_bits_per_dim"].to_numpy()
             for seed in range(200)
         ]
     )
@@ -223,9 +219,9 @@ def test_every_point_of_the_rate_curve_is_unbiased():
 
 def test_a_hundredth_of_the_evaluations_has_the_standard_error_of_all_within_a_tenth():
     full = realistic(360, 1000, 8)
-    few = from_full(full, 8, seed=0)
-    assert 100 * few.network_evaluations <= full.terms.size  # the pilot's are counted
-    ratio = float(total(few).standard_error / total(full).standard_error)
+    sampled = from_full(full, 8, seed=0)
+    assert 100 * sampled.network_evaluations <= full.terms.size  # the pilot's are counted
+    ratio = float(total(sampled).standard_error / total(full).standard_error)
     # the ratio of two sample deviations of 360 images itself varies by a few per cent: the same over several
     # designs
     others = [
@@ -237,9 +233,7 @@ def test_a_hundredth_of_the_evaluations_has_the_standard_error_of_all_within_a_t
 
 
 def test_the_estimate_stays_close_to_the_full_one():
-    """What is added by not evaluating everything is small against the spread over images, so the interval
-    covers both.
-    """
+    """What sampling adds is small against the spread over images, so that the interval covers both."""
     full = realistic(360, 1000, 9)
     exact = float(total(full).value)
     errors, covered = [], []
@@ -260,12 +254,12 @@ def test_intervals_cover_the_expected_bound_95_times_in_100():
     either way. (The truth, a mean over 100,000 images, is known to 3% of a trial's standard error.)
     """
     quantities = ("rate", "distortion", "total")
-    truth = {name: values.mean() for name, values in analyse.bound_values(realistic(100_000, 20, 10)).items()}
+    truth = {name: values.mean() for name, values in realistic(100_000, 20, 10).values().items()}
     covered, trials = dict.fromkeys(quantities, 0), 2000
     for trial in range(trials):
-        values = analyse.bound_values(from_full(realistic(120, 20, 1000 + trial), 4, trial))
+        values = from_full(realistic(120, 20, 1000 + trial), 4, trial).values()
         for name in quantities:
-            low, high = analyse.mean_estimate(values[name]).interval()
+            low, high = mean_estimate(values[name]).interval()
             covered[name] += bool(low <= truth[name] <= high)
     for name, count in covered.items():
         assert 0.93 <= count / trials <= 0.97, f"{name}: {count / trials}"
@@ -276,23 +270,23 @@ def test_intervals_cover_the_expected_bound_95_times_in_100():
 
 def test_from_full_reads_the_very_terms():
     full = realistic(20, 50, 11)
-    few = from_full(full, 6, seed=3)
-    row, column = np.nonzero(few.t)
-    np.testing.assert_array_equal(few.terms[row, column], full.terms[row, few.t[row, column] - 1])
+    sampled = from_full(full, 6, seed=3)
+    row, column = np.nonzero(sampled.t)
+    np.testing.assert_array_equal(sampled.terms[row, column], full.terms[row, sampled.t[row, column] - 1])
     np.testing.assert_array_equal(
-        few.x_0_squared_error[row, column], full.x_0_squared_error[row, few.t[row, column] - 1]
+        sampled.x_0_squared_error[row, column], full.x_0_squared_error[row, sampled.t[row, column] - 1]
     )
-    assert not few.terms[few.t == 0].any()
-    assert few.network_evaluations == (few.t > 0).sum() + min(PILOT_IMAGES, 20) * len(pilot_times(50))
-    for times in few.t:
+    assert not sampled.terms[sampled.t == 0].any()
+    assert sampled.network_evaluations == (sampled.t > 0).sum() + min(PILOT_IMAGES, 20) * len(pilot_times(50))
+    for times in sampled.t:
         assert (np.diff(times[times > 0]) > 0).all()
 
 
 def test_selecting_every_step_is_the_full_evaluation():
     full = realistic(10, 30, 12)
-    few = from_full(full, 30, seed=0)
-    np.testing.assert_array_equal(few.t, np.tile(np.arange(1, 31), (10, 1)))
-    np.testing.assert_allclose(analyse.term_values(few), analyse.term_values(full), rtol=1e-12)
+    sampled = from_full(full, 30, seed=0)
+    np.testing.assert_array_equal(sampled.t, np.tile(np.arange(1, 31), (10, 1)))
+    np.testing.assert_allclose(sampled.term_values(), full.term_values(), rtol=1e-12)
 
 
 def test_a_design_is_a_function_of_its_seed():
