@@ -4,11 +4,14 @@ A `RunSpec` nests one frozen model per stage. It survives JSON unchanged and ref
 training digest covers exactly what the weights after n updates depend on: the seed, data, network, diffusion
 and training but for its length. Nothing that belongs to a machine (device, paths, batch size of an
 evaluation) is part of it. How a specification is read from text is in `ddpm_eval.spec_text`.
+
+Counts and sizes have upper limits, the constants below. They lie far above all that has been published, and
+refuse what no machine could hold or finish before anything is allocated.
 """
 
 import hashlib
 import json
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +20,25 @@ Objective = Literal["vlb", "mse"]
 Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
 ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
 Method = Literal["ancestral", "ddim"]
+
+LARGEST_SIDE = 4096
+"""Pixels."""
+WIDEST_LEVEL = 2**14
+"""Channels of a level, and of the first one."""
+MOST_LEVELS = 12
+MOST_BLOCKS = 64
+MOST_TIMESTEPS = 10**6
+MOST_UPDATES = 10**9
+LARGEST_BATCH = 2**20
+MOST_IMAGES = 10**9
+MOST_SAMPLES = 10**7
+MOST_SHOWN = 10**4
+"""Samples of which the whole reverse process is kept."""
+LONGEST_NAME = 4096
+"""Characters of a name, as of a path."""
+
+Multiplier = Annotated[int, Field(ge=1, le=WIDEST_LEVEL)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Frozen(BaseModel):
@@ -33,22 +55,25 @@ class Frozen(BaseModel):
 class DataSpec(Frozen):
     """The images: a data set's name and the shape the network sees."""
 
-    name: str = Field(description="digits, mnist, cifar10, ..., npz:FILE, folder:DIR, lsun:CATEGORY")
+    name: str = Field(
+        max_length=LONGEST_NAME,
+        description="digits, mnist, cifar10, ..., npz:FILE, folder:DIR, lsun:CATEGORY",
+    )
     channels: Literal[1, 3]
-    side: int = Field(ge=2, description="pixels")
+    side: int = Field(ge=2, le=LARGEST_SIDE, description="pixels")
     flips: bool = Field(default=False, description="random horizontal flips in training")
 
 
 class NetworkSpec(Frozen):
     """The U-Net: widths, depth, attention."""
 
-    base_channels: int = Field(ge=4)
-    multipliers: tuple[int, ...] = Field(min_length=1)
-    blocks: int = Field(default=2, ge=1, description="residual blocks per level")
-    attention_sides: tuple[int, ...] = Field(
-        default=(16,), description="sides in pixels of the levels with attention"
+    base_channels: int = Field(ge=4, le=WIDEST_LEVEL)
+    multipliers: tuple[Multiplier, ...] = Field(min_length=1, max_length=MOST_LEVELS)
+    blocks: int = Field(default=2, ge=1, le=MOST_BLOCKS, description="residual blocks per level")
+    attention_sides: tuple[Side, ...] = Field(
+        default=(16,), max_length=MOST_LEVELS, description="sides in pixels of the levels with attention"
     )
-    norm_groups: int = Field(default=32, ge=1)
+    norm_groups: int = Field(default=32, ge=1, le=WIDEST_LEVEL)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -58,7 +83,9 @@ class NetworkSpec(Frozen):
                 f"base_channels is {self.base_channels}, but the time embedding needs an even number"
             )
         for width in {self.base_channels * m for m in self.multipliers} | {self.base_channels}:
-            if width == 0 or width % self.norm_groups:
+            if width > WIDEST_LEVEL:
+                raise ValueError(f"a level has {width} channels, but {WIDEST_LEVEL} are the most")
+            if width % self.norm_groups:
                 raise ValueError(
                     f"a level has {width} channels, which {self.norm_groups} normalisation groups do not "
                     "divide (set network.norm_groups)"
@@ -83,7 +110,7 @@ class NetworkSpec(Frozen):
 class DiffusionSpec(Frozen):
     """The forward process and what the network is trained to predict."""
 
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=MOST_TIMESTEPS)
     schedule: ScheduleName = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
@@ -108,36 +135,50 @@ class DiffusionSpec(Frozen):
 class TrainSpec(Frozen):
     """Optimisation."""
 
-    steps: int = Field(ge=1, description="parameter updates")
-    batch_size: int = Field(default=128, ge=1, description="images per update, over all processes")
+    steps: int = Field(ge=1, le=MOST_UPDATES, description="parameter updates")
+    batch_size: int = Field(
+        default=128, ge=1, le=LARGEST_BATCH, description="images per update, over all processes"
+    )
     learning_rate: float = Field(default=2e-4, gt=0)
-    warmup_steps: int = Field(default=5000, ge=0, description="linear warm-up of the learning rate")
+    warmup_steps: int = Field(
+        default=5000, ge=0, le=MOST_UPDATES, description="linear warm-up of the learning rate"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm")
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)
-    checkpoint_steps: int = Field(default=5000, ge=1, description="updates between checkpoints")
+    checkpoint_steps: int = Field(
+        default=5000, ge=1, le=MOST_UPDATES, description="updates between checkpoints"
+    )
 
 
 class EvaluationSpec(Frozen):
     """How much is measured: part of each stored result, but not of the training digest."""
 
-    n_samples: int = Field(ge=2)
+    n_samples: int = Field(ge=2, le=MOST_SAMPLES)
     n_train_images: int = Field(
-        ge=2, description="training images whose bound is evaluated beside the test set's"
+        ge=2,
+        le=MOST_IMAGES,
+        description="training images whose bound is evaluated beside the test set's",
     )
     n_test_images: int | None = Field(
-        default=None, ge=2, description="test images whose bound is evaluated; null: all"
+        default=None, ge=2, le=MOST_IMAGES, description="test images whose bound is evaluated; null: all"
     )
     n_progressive: int = Field(
-        default=8, ge=1, description="samples whose x0_hat is kept over the reverse process"
+        default=8,
+        ge=1,
+        le=MOST_SHOWN,
+        description="samples whose x0_hat is kept over the reverse process",
     )
     n_curve: int = Field(
         default=0,
         ge=0,
+        le=MOST_SAMPLES,
         description="samples (n_samples at most) behind quality over the reverse process and over sampling "
         "steps, and behind nearest neighbours; 0: none of these",
     )
-    n_score_splits: int = Field(default=10, ge=1)
-    evaluations_per_image: int = Field(default=20, ge=2, description="of the stratified estimator")
+    n_score_splits: int = Field(default=10, ge=1, le=MOST_SAMPLES)
+    evaluations_per_image: int = Field(
+        default=20, ge=2, le=MOST_TIMESTEPS, description="of the stratified estimator"
+    )
 
     @property
     def curve_samples(self) -> int:
@@ -148,7 +189,7 @@ class EvaluationSpec(Frozen):
 class RunSpec(Frozen):
     """One run: one trained model and all that is measured of it."""
 
-    preset: str
+    preset: str = Field(max_length=LONGEST_NAME)
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataSpec
     network: NetworkSpec

@@ -6,6 +6,7 @@ sentence that names the field, the value found and what is allowed.
 
 import difflib
 import json
+import reprlib
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -14,6 +15,26 @@ from ddpm_eval.spec import RunSpec
 
 FREE_FIELDS = ("evaluation.", "train.steps", "train.checkpoint_steps")
 """The beginnings of the names of fields that may change while a run goes on."""
+
+UNREADABLE = "nested too deeply, or an integer too long to read"
+
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = 80
+"""Shows a value that was found, on one line of limited length."""
+
+
+def read_json(text: str) -> object:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: if it is none, or cannot be held (nested too deeply, an integer of thousands of digits).
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{_shown.repr(text)} is no JSON ({error})") from None
+    except (RecursionError, ValueError):
+        raise ValueError(f"{_shown.repr(text)} is {UNREADABLE}") from None
 
 
 def parse(document: object) -> RunSpec:
@@ -44,12 +65,12 @@ def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
     for key, text in settings.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
-            raise ValueError(f"there is no option {key!r} (did you mean {', '.join(near)}?)")
+            raise ValueError(f"there is no option {_shown.repr(key)} (did you mean {', '.join(near)}?)")
         *parents, leaf = key.split(".")
         node = document
         for parent in parents:
             node = node[parent]
-        node[leaf] = _value(text)
+        node[leaf] = _value(key, text)
     return parse(document)
 
 
@@ -74,15 +95,17 @@ def _sentence(error: ValidationError) -> str:
     found = first.get("input")
     if not where or isinstance(found, dict):
         return f"{where}: {message}" if where else message
-    return f"{where} is {found!r}: {message[0].lower()}{message[1:]}"
+    return f"{where} is {_shown.repr(found)}: {message[0].lower()}{message[1:]}"
 
 
-def _value(text: str) -> object:
+def _value(key: str, text: str) -> object:
     """Read a value as JSON or, if it is none, as plain text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+    except (RecursionError, ValueError):  # the latter of integers with thousands of digits
+        raise ValueError(f"{key} is {_shown.repr(text)}: {UNREADABLE}") from None
 
 
 def _flatten(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
