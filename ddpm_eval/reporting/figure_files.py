@@ -1,4 +1,4 @@
-"""From a figure to its files: ``stem.png`` and ``stem.pdf``, with the plotted numbers in ``stem.csv``.
+"""From a figure to its files: ``stem.svg``, ``.png`` and ``.pdf``, with the plotted numbers in ``stem.csv``.
 
 Files appear under their names only when they are complete. They carry no dates, so that equal results give
 equal files.
@@ -6,19 +6,29 @@ equal files.
 
 from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ddpm_eval.files import atomic_write
+from ddpm_eval.reporting.figure_descriptions import describe, shows_images
 from ddpm_eval.reporting.report_parts import Illustration
 from ddpm_eval.reporting.tables import write_csv
 
 DOTS_PER_INCH = 150
 MARGIN_INCHES = 0.06
+WITHOUT_DATES: dict[str, dict[str, None]] = {
+    "png": {},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+}
+"""Metadata of each format."""
+SVG = {"svg.fonttype": "none", "svg.hashsalt": "ddpm_eval"}
+"""Texts of an SVG file stay texts, and its names depend on its content alone."""
 
 
 def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -> Illustration:
-    """Write a figure as PNG and PDF, and what it shows as CSV.
+    """Write a figure as SVG, PNG and PDF, and what it shows as CSV.
 
     Args:
         figure: from one of the ``plot_`` functions.
@@ -30,17 +40,15 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
         ValueError: if a file cannot be written.
     """
     write_csv(data, stem.with_suffix(".csv"))
-    with atomic_write(stem.with_suffix(".png")) as temporary:
-        figure.savefig(
-            temporary, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=MARGIN_INCHES
-        )
-    figure.set_layout_engine("none")  # laid out by now; the second file need not do it again
-    with atomic_write(stem.with_suffix(".pdf")) as temporary:
-        figure.savefig(
-            temporary,
-            format="pdf",
-            metadata={"CreationDate": None},
-            bbox_inches="tight",
-            pad_inches=MARGIN_INCHES,
-        )
-    return Illustration(stem, caption)
+    for kind, metadata in WITHOUT_DATES.items():
+        with atomic_write(stem.with_suffix(f".{kind}")) as temporary, mpl.rc_context(SVG):
+            figure.savefig(
+                temporary,
+                format=kind,
+                dpi=DOTS_PER_INCH,
+                metadata=metadata,
+                bbox_inches="tight",
+                pad_inches=MARGIN_INCHES,
+            )
+        figure.set_layout_engine("none")  # laid out by now; the other files need not do it again
+    return Illustration(stem, caption, describe(figure), shows_images(figure))

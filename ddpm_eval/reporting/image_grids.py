@@ -1,4 +1,4 @@
-"""Grids of images: their pixels, the figures that show them, and the table of what is shown.
+"""Figures that show grids of images, and the table of what they show.
 
 Images are uint8 ``[image, channel, row, column]`` and are shown unaltered: grey ones as three equal channels.
 """
@@ -12,31 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_eval.reporting.figure_style import style
+from ddpm_eval.reporting.mosaics import mosaic
 from ddpm_eval.results.fields import Array
 
 PANEL_INCHES = 3.4
 WIDTH_INCHES = 7.0
-
-
-def mosaic(images: Array, columns: int) -> Array:
-    """Lay images out on white, row by row, one pixel apart.
-
-    Args:
-        images: uint8 ``[image, channel, row, column]``.
-        columns: images per row.
-
-    Returns:
-        uint8 ``[row, column, 3]``.
-    """
-    rows = -(-len(images) // columns)
-    height, width = images.shape[2:]
-    canvas = np.full((rows * (height + 1), columns * (width + 1), 3), 255, dtype=np.uint8)
-    for k, image in enumerate(images):
-        top = k // columns * (height + 1)
-        left = k % columns * (width + 1)
-        colour = np.broadcast_to(image, (3, height, width))
-        canvas[top : top + height, left : left + width] = np.moveaxis(colour, 0, -1)
-    return canvas[:-1, :-1]
+NOTE_SHARE = 0.3
+"""Space for a number below an image, as a share of the image's height."""
 
 
 def pixel_table(panels: Mapping[str, Array]) -> pd.DataFrame:
@@ -93,6 +75,39 @@ def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
         ax.tick_params(length=0)
         ax.set_xlabel(xlabel)
     return figure
+
+
+def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figure:
+    """Draw groups of columns side by side, a row for each sample, each image above its number.
+
+    Args:
+        groups: uint8 ``[sample, column, channel, row, column]`` by title.
+        notes: numbers ``[sample, column]`` by title, for the groups that have any.
+    """
+    widths = [images.shape[1] for images in groups.values()]
+    samples = len(next(iter(groups.values())))
+    tile = WIDTH_INCHES / sum(widths)
+    with style():
+        size = (WIDTH_INCHES + 0.4, samples * tile * (1 + NOTE_SHARE) + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
+        for ax, (title, images) in zip(axes, groups.items(), strict=True):
+            _show_with_notes(ax, images, notes.get(title))
+            ax.set_title(title)
+    return figure
+
+
+def _show_with_notes(ax: Axes, images: Array, notes: Array | None) -> None:
+    """Show a grid with space below each image, for its number."""
+    columns, height, width = images.shape[1], *images.shape[-2:]
+    space = max(round(NOTE_SHARE * height), 1)
+    flat = images.reshape(-1, *images.shape[2:])
+    padding = ((0, 0), (0, 0), (0, space), (0, 0))
+    _show(ax, mosaic(np.pad(flat, padding, constant_values=255), columns))
+    for (row, column), note in np.ndenumerate(np.empty((0, 0)) if notes is None else notes):
+        bottom = row * (height + space + 1) + height
+        place = (column * (width + 1) + width / 2, bottom + 0.1 * space)
+        ax.text(*place, f"{note:.3g}", ha="center", va="top", fontsize=7)
 
 
 def _show(ax: Axes, canvas: Array) -> None:

@@ -5,41 +5,69 @@ lines apart.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from ddpm_eval.reporting.estimate_columns import estimate_columns
-from ddpm_eval.reporting.figure_style import COLOURS, MARKERS, Colour, finish, make_logarithmic, style
-from ddpm_eval.reporting.tables import PAPER, features_of, heading
+from ddpm_eval.reporting.figure_style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    Colour,
+    colour_of,
+    finish,
+    make_logarithmic,
+    style,
+)
+from ddpm_eval.reporting.tables import INCEPTION, PAPER, features_of, format_estimate, heading
 
 WIDE = 20
 """Values that differ by more than this factor are drawn on a logarithmic axis."""
-GREY = "0.35"
+LINE_STYLES = ("-", "--", "-.")
+PUBLISHED = {"score": "paper_inception_score", "frechet_distance": "paper_fid"}
+"""Columns of the paper's values, which are marked where the same extractor measured ours."""
+APART_POINTS = 4.0
+"""How far the intervals of neighbouring lines are drawn apart, so that they can be told apart."""
+YARDSTICK = "test images"
 
 
-def plot_training(frame: pd.DataFrame, loss_label: str) -> Figure:
+def plot_training(
+    frame: pd.DataFrame,
+    loss_label: str,
+    *,
+    targets: Mapping[str, Sequence[str]] | None = None,
+    clip_norm: float | None = None,
+) -> Figure:
     """Draw loss and gradient norm over updates, on logarithmic axes.
 
     Args:
         frame: of `ddpm_eval.reporting.training_tables.training_curve`; a column ``run`` tells runs apart.
         loss_label: what the loss is, with its unit.
+        targets: the runs that predict each target, whose losses have a panel each: they are of different
+            quantities.
+        clip_norm: the norm to which gradients are clipped, drawn as a line.
     """
+    groups = dict(targets or {})
     with style():
-        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
-        axes = figure.subplots(1, 2)
-        labels = (loss_label, "gradient norm before clipping")
-        for ax, column, label in zip(axes, ("loss", "gradient_norm"), labels, strict=True):
-            for name, part, colour, _ in _lines(frame, "run"):
-                ax.plot(part["update"], part[column], color=colour, linewidth=1.2, label=name)
-            ax.set(xlabel="update", ylabel=label)
-            make_logarithmic(ax, "y")
-        finish(figure, axes, always="run" in frame)
+        figure = Figure(figsize=(3.5 * (max(len(groups), 1) + 1), 2.8), layout="constrained")
+        *losses, norms = figure.subplots(1, max(len(groups), 1) + 1)
+        _draw_training(norms, frame, "gradient_norm", groups)
+        norms.set_ylabel("gradient norm before clipping")
+        for ax, target in zip(losses, groups or [None], strict=True):
+            shown = frame if target is None else frame[frame["run"].isin(groups[target])]
+            _draw_training(ax, shown, "loss", groups)
+            ax.set_ylabel(loss_label if target is None else f"{loss_label}\n({target})")
+        if clip_norm is not None:
+            norms.axhline(clip_norm, color=GREY, linestyle=":", linewidth=1, label="clipped above")
+        finish(figure, [norms, *losses], always="run" in frame)
     return figure
 
 
@@ -95,7 +123,8 @@ def plot_terms(frame: pd.DataFrame) -> Figure:
 def plot_ablation(table: pd.DataFrame) -> Figure:
     """Draw Table 2 as points with intervals: sample quality and bits/dim; a cell without numbers says why.
 
-    A dashed line marks the distance of the test images to the training images.
+    A dashed line marks the distance of the test images to the training images; crosses are the paper's
+    values, where the features are the paper's.
 
     Args:
         table: of `ddpm_eval.reporting.ablation_table.ablation_table`.
@@ -108,8 +137,9 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
         for ax, column in zip(axes, ("frechet_distance", "score", "bits_per_dim"), strict=True):
             _draw_cells(ax, table, column)
             ax.set_xlabel(_with_features(column, features))
+            _mark_published(ax, table, column, features)
         for distance in table["reference_distance"].dropna().unique():
-            axes[0].axvline(distance, color=GREY, linestyle="--", linewidth=1)
+            axes[0].axvline(distance, color=GREY, linestyle="--", linewidth=1, label=YARDSTICK)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
         sns.despine(figure)
@@ -141,7 +171,9 @@ def plot_against(
     return figure
 
 
-def plot_quality(frame: pd.DataFrame, x: str, xlabel: str, features: str) -> Figure:
+def plot_quality(
+    frame: pd.DataFrame, x: str, xlabel: str, features: str, yardstick: float | None = None
+) -> Figure:
     """Draw Frechet distance and score against a column, and distance against time where that is known.
 
     Args:
@@ -150,6 +182,7 @@ def plot_quality(frame: pd.DataFrame, x: str, xlabel: str, features: str) -> Fig
         x: column of the abscissa.
         xlabel: what it is.
         features: the extractor.
+        yardstick: the distance of the test images to the training images, drawn as a line.
     """
     panels = [(x, xlabel, "frechet_distance"), (x, xlabel, "score")]
     if "seconds_per_image" in frame:
@@ -164,7 +197,8 @@ def plot_quality(frame: pd.DataFrame, x: str, xlabel: str, features: str) -> Fig
                 make_logarithmic(ax, "x")
             if metric == "frechet_distance":
                 make_logarithmic(ax, "y")
-        finish(figure, axes)
+                _draw_yardstick(ax, yardstick)
+        finish(figure, axes, always=yardstick is not None)
     return figure
 
 
@@ -174,18 +208,44 @@ def _lines(frame: pd.DataFrame, by: str) -> Iterator[tuple[str | None, pd.DataFr
         yield None, frame, COLOURS[0], MARKERS[0]
         return
     lines = frame.groupby(by, sort=False)
-    for (name, part), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS), strict=False):
-        yield str(name), part, colour, marker
+    for (position, (name, part)), marker in zip(enumerate(lines), cycle(MARKERS), strict=False):
+        yield str(name), part, colour_of(str(name), position), marker
+
+
+def _draw_training(ax: Axes, frame: pd.DataFrame, column: str, targets: Mapping[str, Sequence[str]]) -> None:
+    """Draw a column over updates: a colour for each target, a line style for each run of a target."""
+    places = {run: (target, k) for target, runs in targets.items() for k, run in enumerate(runs)}
+    for name, part, colour, _ in _lines(frame, "run"):
+        target, rank = places.get(str(name), (None, 0))
+        shade = colour if target is None else colour_of(target, 0)
+        dashes = LINE_STYLES[rank % len(LINE_STYLES)]
+        ax.plot(part["update"], part[column], color=shade, linestyle=dashes, linewidth=1.2, label=name)
+    ax.set_xlabel("update")
+    make_logarithmic(ax, "y")
 
 
 def _draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str) -> None:
-    """Draw lines through points with their intervals, where ``y`` has any."""
+    """Draw lines through points with their intervals, where ``y`` has any; those of several lines apart."""
     _, low, high = estimate_columns(y)
-    for name, rows, colour, marker in _lines(frame, by):
+    count = frame[by].nunique() if by in frame and low in frame else 1
+    figure = ax.get_figure()
+    assert figure is not None
+    for position, (name, rows, colour, marker) in enumerate(_lines(frame, by)):
         part = rows.sort_values(x)
-        ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
+        shift = APART_POINTS * (position - (count - 1) / 2) / 72 if count > 1 else 0.0
+        place = ax.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
+        drawn: list[Artist] = [
+            *ax.plot(part[x], part[y], color=colour, marker=marker, markersize=4, linewidth=1, label=name)
+        ]
         if low in part:
-            ax.vlines(part[x], part[low], part[high], color=colour)
+            drawn.append(ax.vlines(part[x], part[low], part[high], color=colour))
+        for artist in drawn:  # only now: the axes' limits come from the data
+            artist.set_transform(place)
+
+
+def _draw_yardstick(ax: Axes, yardstick: float | None) -> None:
+    if yardstick is not None and math.isfinite(yardstick):
+        ax.axhline(yardstick, color=GREY, linestyle="--", linewidth=1, label=YARDSTICK)
 
 
 def _draw_band(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: Colour, label: str) -> None:
@@ -199,13 +259,16 @@ def _draw_band(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: Colour, lab
 def _draw_cells(ax: Axes, table: pd.DataFrame, column: str) -> None:
     """Draw a point with its interval for each cell of Table 2, or a word where there is no number."""
     rows = np.arange(len(table))
-    colours = ["0.5" if prediction == "mu" else COLOURS[0] for prediction in table["prediction"]]
+    colours = [colour_of(prediction, 0) for prediction in table["prediction"]]
     value, low, high = (table[name].astype(float) for name in estimate_columns(column))
     ax.hlines(rows, low, high, colors=colours)
     ax.scatter(value, rows, c=colours, s=22, zorder=3)
     for row, status in enumerate(table["status"]):
         if math.isnan(value.iloc[row]):
             _write_in_row(ax, row, status if status != "ok" else "not measured")
+        else:
+            number = format_estimate(value.iloc[row], low.iloc[row], high.iloc[row]).partition(" ")[0]
+            _label_point(ax, value.iloc[row], row, number)
     if value.min() > 0 and value.max() > WIDE * value.min():
         make_logarithmic(ax, "x")
     ax.grid(axis="y", color="0.9")
@@ -215,6 +278,21 @@ def _draw_cells(ax: Axes, table: pd.DataFrame, column: str) -> None:
 def _write_in_row(ax: Axes, row: int, text: str) -> None:
     place = ax.get_yaxis_transform()
     ax.text(0.5, row, text, transform=place, ha="center", va="center", color="0.4", style="italic")
+
+
+def _label_point(ax: Axes, value: float, row: int, text: str) -> None:
+    """Write a point's number above it: on a logarithmic axis near points look like one."""
+    ax.annotate(
+        text, (value, row), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=7.5
+    )
+
+
+def _mark_published(ax: Axes, table: pd.DataFrame, column: str, features: str) -> None:
+    """Draw the paper's values as crosses where they are of the same features."""
+    name = PUBLISHED.get(column, "")
+    if features == INCEPTION and name in table:
+        rows = np.arange(len(table))
+        ax.plot(table[name].astype(float), rows, "x", color=GREY, markersize=5, label=PAPER, zorder=2.5)
 
 
 def _with_features(column: str, features: str) -> str:

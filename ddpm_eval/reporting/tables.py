@@ -1,6 +1,7 @@
 """From a data frame to a table on disk: CSV with the raw numbers, Markdown and LaTeX with formatted ones.
 
-An estimate and its interval, which lie in the columns of `estimate_columns`, share one formatted cell.
+An estimate and its interval, which lie in the columns of `estimate_columns`, share one formatted cell. What
+people read has the results before the counts, and says once what is the same in every row; the CSV has all.
 Columns that start with ``paper_`` hold published CIFAR-10 values. Files appear under their names only when
 they are complete.
 """
@@ -21,6 +22,8 @@ INCEPTION = "inception-v3-compat"
 BLANK = "--"
 PAPER_DIGITS = 7
 DIGITS = 4
+COUNTS = ("network_evaluations", "inexact_left_out", "draws")
+"""Columns beside those that begin with n_ that say how much was measured."""
 
 _WORDS = {
     "bits_per_dim": "bits/dim",
@@ -41,12 +44,18 @@ _WORDS = {
     "n_held_out": "n (held out)",
     "is_bound": "bits/dim is a bound",
     "decoder_share": "decoder / total",
+    "network_evaluations": "network evaluations",
+    "seconds_per_image": "seconds per image",
 }
 """Headings that are not just the column's name without underscores."""
 
 
 def write_table(
-    frame: pd.DataFrame, stem: Path, caption: str, csv_columns: Sequence[str] | None = None
+    frame: pd.DataFrame,
+    stem: Path,
+    caption: str,
+    csv_columns: Sequence[str] | None = None,
+    shown: pd.DataFrame | None = None,
 ) -> Table:
     """Write a table as CSV with the raw numbers, and as Markdown and LaTeX with formatted ones.
 
@@ -55,11 +64,12 @@ def write_table(
         stem: path without suffix; its folder is created.
         caption: one or more sentences, plain text.
         csv_columns: of the CSV, where they are fixed; by default all.
+        shown: what people read instead, such as the same numbers as a matrix.
 
     Raises:
         ValueError: if a file cannot be written.
     """
-    table = Table(stem, caption, *_formatted(frame))
+    table = _formatted(frame if shown is None else shown, stem, caption)
     write_csv(frame if csv_columns is None else frame[list(csv_columns)], stem.with_suffix(".csv"))
     write_text(stem.with_suffix(".md"), _markdown(table))
     write_text(stem.with_suffix(".tex"), _latex(table))
@@ -108,13 +118,46 @@ def features_of(frame: pd.DataFrame) -> str:
     return str(known.pop()) if len(known) == 1 else ""
 
 
-def _formatted(frame: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return the header and the rows of formatted cells."""
+def _formatted(frame: pd.DataFrame, stem: Path, caption: str) -> Table:
+    """Format a frame's cells, with the results before the counts and without columns of a single value."""
     shown = [column for column in frame if not is_bound(frame, column)]
+    constant = [column for column in shown[1:] if _is_constant(frame, column)]
+    columns = _in_reading_order(frame, [column for column in shown if column not in constant])
     features = features_of(frame)
-    header = tuple(heading(column, features) for column in shown)
-    columns = [_cells(frame, column) for column in shown]
-    return header, tuple(zip(*columns, strict=True))
+    cells = [_cells(frame, column) for column in columns]
+    raw = [[None if pd.isna(value) else value for value in frame[column].tolist()] for column in columns]
+    once = [(heading(column, features), _cells(frame, column)[0]) for column in constant]
+    return Table(
+        stem,
+        caption,
+        header=tuple(heading(column, features) for column in columns),
+        rows=tuple(zip(*cells, strict=True)),
+        constants=tuple((name, cell) for name, cell in once if cell != BLANK),
+        columns=tuple(columns),
+        values=tuple(zip(*raw, strict=True)),
+    )
+
+
+def _is_constant(frame: pd.DataFrame, column: str) -> bool:
+    """Tell whether a column that is no estimate has one value in all of several rows."""
+    if len(frame) < 2 or bounds_of(frame, column) is not None or column.startswith("paper_"):
+        return False
+    return len(set(map(str, frame[column]))) == 1
+
+
+def _in_reading_order(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Move counts that precede the first estimate behind the last one."""
+    estimates = [i for i, column in enumerate(columns) if bounds_of(frame, column) is not None]
+    if not estimates:
+        return list(columns)
+    before, until, after = (
+        columns[: estimates[0]],
+        columns[estimates[0] : estimates[-1] + 1],
+        estimates[-1] + 1,
+    )
+    late = [column for column in before if column.startswith("n_") or column in COUNTS]
+    early = [column for column in before if column not in late]
+    return [*early, *until, *late, *columns[after:]]
 
 
 def _cells(frame: pd.DataFrame, column: str) -> list[str]:
@@ -138,20 +181,22 @@ def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    lines = [line(table.header), line(["---"] * len(table.header)), *map(line, table.rows)]
-    return "\n".join([*lines, "", table.caption, ""])
+    rule = ["---:" if right else "---" for right in table.numeric]
+    lines = [line(table.header), line(rule), *map(line, table.rows)]
+    return "\n".join([*lines, "", table.full_caption, ""])
 
 
 def _latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(_escape_latex, cells)) + r" \\"
 
+    places = "".join("r" if right else "l" for right in table.numeric)
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escape_latex(table.caption)}}}",
-        rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
+        rf"\caption{{{_escape_latex(table.full_caption)}}}",
+        rf"\begin{{tabular}}{{{places}}}",
         r"\toprule",
         line(table.header),
         r"\midrule",

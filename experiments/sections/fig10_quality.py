@@ -4,7 +4,7 @@ from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_quality
 from ddpm_eval.reporting.quality_tables import quality_over_time
 from ddpm_eval.reporting.report_parts import Section
-from ddpm_eval.results.records import QUALITY_OVER_TIME, QualityCurve
+from ddpm_eval.results.records import QUALITY_OVER_TIME, Quality, QualityCurve
 from experiments.study import Study
 
 TITLE = "Quality over the reverse process (Fig. 10)"
@@ -21,5 +21,8 @@ def section(study: Study) -> Section:
         "process: Frechet distance to the training images and score, 95% intervals; "
         f"{curve.caption}."
     )
-    figure = plot_quality(frame, "reverse_steps", "reverse steps taken", curve.features)
+    quality = study.main.result("quality", Quality)
+    same = quality is not None and quality.weights_digest == curve.weights_digest
+    yardstick = quality.reference_distance.value if same and quality is not None else None
+    figure = plot_quality(frame, "reverse_steps", "reverse steps taken", curve.features, yardstick)
     return Section(TITLE, figures=[write_figure(figure, frame, study.figures / "quality_time", caption)])

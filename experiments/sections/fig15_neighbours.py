@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from ddpm_eval.reporting.figure_files import write_figure
-from ddpm_eval.reporting.image_grids import pixel_table, plot_columns
+from ddpm_eval.reporting.image_grids import pixel_table, plot_groups
 from ddpm_eval.reporting.quality_tables import memorisation_table
 from ddpm_eval.reporting.report_parts import Illustration, Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Neighbours
 from experiments.study import Study
 
+PIXELS = "nearest in pixels"
+FEATURES = "nearest in features"
 TITLE = "Nearest neighbours of the samples (Fig. 15)"
 MEMORISATION = """
 memorisation: the probability that a sample is nearer to its nearest training image than a held-out image is
@@ -45,9 +45,15 @@ def neighbours_figure(found: Neighbours, stem: Path) -> Illustration:
     columns = {"sample": found.shown}
     columns |= {f"pixels {k + 1}": found.shown_pixel[:, k] for k in ranks}
     columns |= {f"features {k + 1}": found.shown_feature[:, k] for k in ranks}
-    labels = ["sample", *[str(k + 1) for k in ranks] * 2]
+    groups = {"sample": found.shown[:, None], PIXELS: found.shown_pixel, FEATURES: found.shown_feature}
+    shown, count = len(found.shown), len(ranks)
+    distances = {
+        PIXELS: found.pixel_distance[:shown, :count],
+        FEATURES: found.feature_distance[:shown, :count],
+    }
     caption = (
-        f"Samples and their {len(ranks)} nearest training images in pixels (left) and in features (right)."
+        f"Samples and their {count} nearest training images in pixels and in features, each with its "
+        "distance: the root mean squared difference in 8-bit levels, and the Euclidean distance of features."
     )
-    figure = plot_columns(np.stack(list(columns.values())), labels, "nearest in pixels, then in features")
+    figure = plot_groups(groups, distances)
     return write_figure(figure, pixel_table(columns), stem, caption)

@@ -17,7 +17,7 @@ from experiments.study import Study, StudyRun
 TITLE = "Ablation (Table 2)"
 LAST = ("score_std", "n_samples", "n_images", "features", "reference_distance")
 """Columns that a narrow page may hide behind the measured values and the paper's."""
-LINES = "Points with 95% intervals; mu grey, eps blue; dashed: the distance of the test images themselves."
+LINES = "Points with 95% intervals; mu orange, eps blue; dashed: the distance of the test images themselves."
 
 
 def section(study: Study) -> Section:

@@ -54,7 +54,12 @@ def _curves(study: Study, objective: str, logs: Sequence[tuple[StudyRun, Trainin
         f"Training of the runs with objective {objective}: "
         "block means of loss and gradient norm before clipping."
     )
-    figure = plot_training(frame, LOSS_LABELS[objective])
+    predictions = dict.fromkeys(run.spec.diffusion.prediction for run, _ in logs)
+    targets = {
+        name: [run.label for run, _ in logs if run.spec.diffusion.prediction == name] for name in predictions
+    }
+    clip_norm = logs[0][0].spec.train.clip_norm
+    figure = plot_training(frame, LOSS_LABELS[objective], targets=targets, clip_norm=clip_norm)
     return write_figure(figure, frame, study.figures / f"training_{objective}", caption)
 
 

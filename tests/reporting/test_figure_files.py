@@ -10,17 +10,18 @@ from PIL import Image
 
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_rate_distortion
-from ddpm_eval.reporting.report_parts import Illustration
 
 
-def test_a_figure_is_three_files_and_equal_results_give_equal_bytes(curve, tmp_path):
+def test_a_figure_is_four_files_and_equal_results_give_equal_bytes(curve, tmp_path):
     for name in ("a", "b"):
         found = write_figure(plot_rate_distortion(curve), curve, tmp_path / name / "fig5", "A caption.")
-        assert found == Illustration(tmp_path / name / "fig5", "A caption.")
-    for suffix in (".png", ".pdf", ".csv"):
+        assert (found.stem, found.caption) == (tmp_path / name / "fig5", "A caption.")
+    for suffix in (".svg", ".png", ".pdf", ".csv"):
         first, second = ((tmp_path / name / f"fig5{suffix}").read_bytes() for name in ("a", "b"))
         assert first == second
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["fig5.csv", "fig5.pdf", "fig5.png"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        f"fig5.{kind}" for kind in ("csv", "pdf", "png", "svg")
+    ]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a" / "fig5.csv"), curve)
     image = np.asarray(Image.open(io.BytesIO((tmp_path / "a" / "fig5.png").read_bytes())).convert("RGB"))
     assert image.shape[1] > 1000

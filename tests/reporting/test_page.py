@@ -171,12 +171,12 @@ def test_missing_and_foreign_files_are_refused(sections, tmp_path):
 HEAVY = ("torch", "h5py", "torchvision", "torch_fidelity")
 PLOTTING = ("matplotlib", "seaborn", "jinja2")
 FREE_OF = {
-    ("report_parts", "page"): (*HEAVY, "matplotlib", "seaborn", "pandas", "scipy"),
+    ("report_parts", "page", "mosaics"): (*HEAVY, "matplotlib", "seaborn", "pandas", "scipy"),
     (
         *("intervals", "estimate_columns", "bound_tables", "bound_comparisons", "rate_distortion_tables"),
         *("ablation_table", "quality_tables", "training_tables", "tables", "provenance_rows"),
     ): (*HEAVY, *PLOTTING),
-    ("figure_style", "figure_files", "plots", "image_grids"): HEAVY,
+    ("figure_style", "figure_files", "figure_descriptions", "plots", "image_grids"): HEAVY,
 }
 """Modules and the packages that they do without."""
 

@@ -58,10 +58,14 @@ def test_ablation_shows_intervals_the_yardstick_and_why_a_cell_is_empty(ablation
         bars, points = ax.collections
         assert {tuple(path[:, 0]) for path in bars.get_segments() if path.ndim == 2} == {(low, high)}
         assert set(points.get_offsets()[[0, 1, 3, 5], 0]) == {value}
-        assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [
+        reasons = [text for text in ax.texts if text.get_style() == "italic"]
+        assert [(text.get_text(), text.get_position()[1]) for text in reasons] == [
             ("diverged", 2),
             ("missing", 4),
         ]
+        numbers = [(text.get_text(), text.xy[1]) for text in ax.texts if text not in reasons]
+        assert [row for _, row in numbers] == [0, 1, 3, 5]
+        assert {float(number) for number, _ in numbers} == {value}
     assert figure.axes[0].get_xlabel() == "Frechet distance\n(digits-classifier)"
     assert list(figure.axes[0].lines[0].get_xdata()) == [5.0, 5.0]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][2] == "mu, MSE, fixed"
@@ -91,6 +95,69 @@ def test_training_curves_stop_where_the_run_diverged():
     assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "gradient norm before clipping"]
     figure.draw_without_rendering()
     assert figure.axes[0].get_ylim()[1] < 10
+
+
+def test_losses_of_different_targets_have_axes_of_their_own_and_clipping_a_line():
+    frame = pd.DataFrame({"update": [1, 2], "loss": [1.0, 0.5], "gradient_norm": [2.0, 0.5]})
+    both = pd.concat([frame.assign(run="a"), frame.assign(run="b")])
+    figure = plot_training(both, "loss", targets={"mu": ["a"], "eps": ["b"]}, clip_norm=1.0)
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "loss\n(mu)",
+        "loss\n(eps)",
+        "gradient norm before clipping",
+    ]
+    assert [[item.get_label() for item in ax.lines] for ax in figure.axes] == [
+        ["a"],
+        ["b"],
+        ["a", "b", "clipped above"],
+    ]
+    assert set(line(figure.axes[2], "clipped above")[:, 1]) == {1.0}
+    assert figure.axes[0].lines[0].get_color() == figure.axes[2].lines[0].get_color()
+
+
+def test_a_target_has_one_colour_and_its_runs_a_style_each():
+    frame = pd.DataFrame({"update": [1, 2], "loss": [1.0, 0.5], "gradient_norm": [2.0, 0.5]})
+    both = pd.concat([frame.assign(run="a"), frame.assign(run="b")])
+    first, second = plot_training(both, "loss", targets={"eps": ["a", "b"]}).axes[0].lines
+    assert first.get_color() == second.get_color()
+    assert first.get_linestyle() != second.get_linestyle()
+
+
+def test_the_papers_values_are_marked_where_the_features_are_the_papers(ablation):
+    figure = plot_ablation(ablation)
+    assert [item.get_label() for item in figure.axes[0].lines] == ["test images"]
+    inception = ablation.assign(
+        features=ablation["features"].replace("digits-classifier", "inception-v3-compat")
+    )
+    marked = line(plot_ablation(inception).axes[0], "paper (CIFAR-10)")
+    np.testing.assert_array_equal(marked[:, 0], published.table_2()["fid"])
+
+
+def test_the_bound_is_drawn_on_a_logarithmic_axis_where_it_differs_by_much(ablation):
+    assert plot_ablation(ablation).axes[2].get_xscale() == "linear"
+    ablation.loc[0, ["bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"]] = [200.0, 190.0, 210.0]
+    assert plot_ablation(ablation).axes[2].get_xscale() == "log"
+
+
+def test_quality_has_the_distance_of_the_test_images_as_its_yardstick():
+    frame = pd.DataFrame({"reverse_steps": [1, 2]})
+    for name in ("frechet_distance", "score"):
+        frame = frame.assign(**{name: [1.0, 2.0], f"{name}_low": [0.5, 1.5], f"{name}_high": [1.5, 2.5]})
+    distance, score = plot_quality(frame, "reverse_steps", "steps", "x", yardstick=0.7).axes
+    assert set(line(distance, "test images")[:, 1]) == {0.7}
+    assert len(score.lines) == 1
+
+
+def test_intervals_of_several_lines_do_not_cover_each_other():
+    frame = pd.DataFrame(
+        {"run": ["a", "b"], "x": [1, 1], "b": [1.0, 1.0], "b_low": [0.5] * 2, "b_high": [1.5] * 2}
+    )
+    figure = plot_against(frame, "x", "b", xlabel="x", ylabel="b")
+    figure.draw_without_rendering()
+    places = [
+        bars.get_transform().transform(bars.get_segments()[0])[0, 0] for bars in figure.axes[0].collections
+    ]
+    assert places[1] - places[0] > 3
 
 
 def test_plot_against_draws_points_with_intervals():

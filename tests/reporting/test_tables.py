@@ -129,3 +129,43 @@ def test_csv_columns_may_be_fixed(tmp_path):
 )
 def test_headings_are_words_with_units(column, words):
     assert heading(column) == words
+
+
+def test_what_is_the_same_in_every_row_is_said_once_outside_the_csv(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "name": ["a", "b"],
+            "split": "test",
+            "n_images": 7,
+            "x": [1.0, 2.0],
+            "x_low": [0.9, 1.9],
+            "x_high": [1.1, 2.1],
+        }
+    )
+    table = write_table(frame, tmp_path / "t", "Caption.")
+    assert table.header == ("name", "x")
+    assert table.full_caption == "Caption. In every row: split: test; n (images): 7."
+    assert table.full_caption in (tmp_path / "t.md").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), frame)
+
+
+def test_results_come_before_counts_and_numbers_are_aligned_on_the_right(tmp_path):
+    frame = pd.DataFrame(
+        {"name": ["a", "b"], "n_images": [7, 8], "x": [1.0, 2.0], "x_low": [0.9, 1.9], "x_high": [1.1, 2.1]}
+    )
+    table = write_table(frame, tmp_path / "t", "Caption.")
+    assert table.header == ("name", "x", "n (images)")
+    assert table.columns == ("name", "x", "n_images")
+    assert table.values == (("a", 1.0, 7), ("b", 2.0, 8))
+    assert table.numeric == (False, True, True)
+    assert (tmp_path / "t.md").read_text().splitlines()[1] == "| --- | ---: | ---: |"
+    assert r"\begin{tabular}{lrr}" in (tmp_path / "t.tex").read_text()
+
+
+def test_a_table_may_be_shown_in_another_shape(tmp_path):
+    frame = pd.DataFrame({"run": ["a", "b"], "value": [1.0, 2.0]})
+    table = write_table(
+        frame, tmp_path / "t", "Caption.", shown=pd.DataFrame({"metric": ["m"], "a": [1.0], "b": [2.0]})
+    )
+    assert table.header == ("metric", "a", "b")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), frame)

@@ -16,4 +16,4 @@ def test_columns_go_from_the_source_to_the_target(measured):
 def test_a_figure_of_its_own_lies_where_it_is_asked_for(tmp_path):
     figure = interpolation_figure(main_results()["interpolation"], tmp_path / "between")
     assert figure.stem == tmp_path / "between"
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".pdf", ".csv"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".pdf", ".csv"}
