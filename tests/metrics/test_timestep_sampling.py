@@ -129,8 +129,8 @@ def test_pilot_times_are_increasing_times_of_the_chain_with_both_ends(timesteps)
 def test_over_all_offsets_the_estimate_averages_to_the_full_sum():
     """With probabilities in whole 1/1000ths, 1000 equally spaced offsets visit every case equally often.
 
-    Any weights serve: the estimator is linear. Edges are multiples of 1/1000 and offsets lie half-way between,
-    so that rounding cannot move a tick across an edge.
+    Any weights serve: the estimator is linear. Edges are multiples of 1/1000 and offsets lie half-way
+    between, so that rounding cannot move a tick across an edge.
     """
     rng = np.random.default_rng(2)
     parts = rng.multinomial(4000 - 3 * 1000 - 40, np.ones(40) / 40) + 1  # in 1/1000
