@@ -21,6 +21,19 @@ def test_the_quality_of_a_run_is_stored(trained_run):
     assert "not comparable with any published FID or IS" in text
 
 
+def test_other_numbers_of_samples_than_the_runs_are_measured_but_not_stored(trained_run):
+    call("quality", trained_run)
+    call("sample", trained_run, "-n", "85")
+    assert "; 85 samples against" in call("quality", trained_run)
+    assert Store(trained_run / "results.h5").get("quality", Quality).n_samples == 80
+
+
+def test_samples_of_earlier_weights_are_not_measured_as_the_present_ones(trained_run):
+    call("train", trained_run, "--set", "train.steps=14", "--preview-steps", "0")
+    message = refuse("quality", trained_run)
+    assert "holds no samples of the run's present weights" in message
+
+
 def test_images_in_files_are_measured_like_the_samples_that_they_are(trained_run, tmp_path):
     call("sample", trained_run, "--npz", tmp_path / "samples.npz")
     runs = ["--runs", trained_run.parent.parent]

@@ -15,10 +15,10 @@ import torch
 from command_line import SETTINGS, call, folders, main_run, refuse, runs_option
 from PIL import Image
 
-import cli
 from ddpm_eval.training import memory
 
 ROOT = Path(__file__).resolve().parents[3]
+INTERRUPTED = 130
 LONG = ["--set", "train.steps=100000"]
 
 
@@ -122,9 +122,7 @@ def _wait_for_checkpoint(process, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)]
-)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_stopped_run_continues(tmp_path, sent, code):
     """While it trains no other command may work on the run; once it is stopped, the same command goes on."""
     command = ["train", *runs_option(tmp_path), *SETTINGS, *LONG]
