@@ -34,6 +34,7 @@ LAYERS = [
     "ddpm_eval.api",
     "experiments",
     "cli",
+    "ddpm_eval.__main__",
 ]
 OWNERS = {
     "h5py": {"ddpm_eval.results.hdf5"},
@@ -43,7 +44,7 @@ OWNERS = {
     "matplotlib": {"ddpm_eval.reporting"},
     "jinja2": {"ddpm_eval.reporting"},
     "sklearn": {"ddpm_eval.data.digits", "ddpm_eval.data.photos"},
-    "click": {"cli", "experiments.commands", "experiments.perform", "experiments.progress"},
+    "click": {"experiments.command_line", "experiments.commands", "experiments.perform", "experiments.progress"},
 }
 """Libraries and the only modules or packages that import them."""
 ONE_FILE_PER_COMMAND = "experiments.commands"

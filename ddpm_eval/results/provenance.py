@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+GIT_SECONDS = 10
 PACKAGES = ("ddpm_eval", "torch", "torch-fidelity", "numpy", "scipy", "h5py")
 
 
@@ -36,10 +37,18 @@ def _version(name: str) -> str:
 
 
 def _git_commit() -> str:
-    here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the commit of the repository that this file belongs to; an installed copy belongs to none."""
+    file = Path(__file__).resolve()
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return "none"
+    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12") or "none"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints, None if it fails or is not there."""
+    command = ["git", *arguments]
     try:
-        run = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10)
-    except OSError:
-        return "unknown"
-    return run.stdout.strip() or "unknown"
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
