@@ -6,13 +6,15 @@ names sort in their order, so that ``cat NAME.*`` joins them by hand. A new set 
 one complete set.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -91,12 +93,7 @@ def pack(files: Iterable[Path], root: Path, folder: Path, name: str, limit: int)
             for file in files:
                 archive.add(file, file.relative_to(root))
         digests = writer.close()
-    temporary = folder / f".{SUMS}.writing"
-    temporary.write_text("".join(f"{digest}  {part}\n" for part, digest in digests.items()))
-    temporary.replace(folder / SUMS)
-    for path in folder.iterdir():
-        if path.name not in digests and path.name != SUMS:
-            path.unlink()
+    write_sums(folder, digests)
     return list(digests)
 
 
@@ -125,6 +122,30 @@ def unpack(folder: Path, root: Path) -> list[Path]:
     return [root / name for name in names]
 
 
+def is_complete(folder: Path) -> bool:
+    """Tell whether a folder holds all the files that its ``SHA256SUMS`` names, without checking them."""
+    sums = read_sums(folder)
+    return bool(sums) and all((folder / name).is_file() for name in sums)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep every other process that asks for this folder waiting while the block runs."""
+    with (folder / ".parts.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write ``SHA256SUMS``, then delete every other file that it does not name."""
+    temporary = folder / f".{SUMS}.writing"
+    temporary.write_text("".join(f"{digest}  {part}\n" for part, digest in digests.items()))
+    temporary.replace(folder / SUMS)
+    for path in folder.iterdir():
+        if path.name not in digests and path.name != SUMS:
+            path.unlink()
+
+
 def read_sums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that ``SHA256SUMS`` names; none where there is no such file."""
     path = folder / SUMS
@@ -141,7 +162,8 @@ def checked(folder: Path, digests: dict[str, str]) -> list[Path]:
     missing = [name for name in digests if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"{folder} lacks {len(missing)} of the {len(digests)} files that its {SUMS} names, the first is {missing[0]}"
+            f"{folder} lacks {len(missing)} of the {len(digests)} files that its {SUMS} names, the first is "
+            f"{missing[0]}"
         )
     for name, digest in digests.items():
         check(folder / name, digest)
@@ -204,8 +226,10 @@ def join_data(folder: Path, root: Path) -> list[Path]:
 
 
 def grouped(folder: Path) -> dict[str, list[Path]]:
-    """Return the parts of each file in order; raise ValueError if a name is no part's or a number is left
-    out.
+    """Return the parts of each file in order.
+
+    Raises:
+        ValueError: if a name is no part's, or a number is left out.
     """
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -214,7 +238,8 @@ def grouped(folder: Path) -> dict[str, list[Path]]:
         match = JOINED.fullmatch(path.name)
         if match is None:
             raise ValueError(
-                f"{path} is neither a data file nor a part of one (FILE.npz or FILE.tar.gz, followed by anything)"
+                f"{path} is neither a data file nor a part of one (FILE.npz or FILE.tar.gz, followed by "
+                "anything)"
             )
         groups.setdefault(match[1], []).append(path)
     if not groups:
@@ -236,8 +261,9 @@ def _ordered(name: str, parts: Sequence[Path]) -> list[Path]:
 
 
 def check_container(path: Path, count: int) -> None:
-    """Raise ValueError if a zip or npz file is incomplete or damaged; archives of torchvision's sets are
-    checked by it.
+    """Raise ValueError if a zip or npz file is incomplete or damaged.
+
+    The archives of torchvision's sets are checked by torchvision.
     """
     if path.suffix not in (".npz", ".zip"):
         return
