@@ -1,0 +1,87 @@
+"""What needs the data set alone: images for figures, and the Gaussian that any network should beat."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from counted_run import again, bring_about, names
+from tiny import HERE
+from two_processes import side_by_side, together
+
+from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.model.diffusion import make_schedule
+from ddpm_eval.model.gaussian import Gaussian
+from ddpm_eval.results.records import Baseline, ReferenceImages
+from ddpm_eval.stages import image_stages
+from ddpm_eval.stages.base import ensure, is_done
+from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage
+from ddpm_eval.stages.training_stage import TrainingStage
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def in_range(images):
+    return to_model_range(torch.from_numpy(images))
+
+
+def test_reference_images_are_the_first_of_the_training_split(run, monkeypatch):
+    bring_about(run, ReferenceImagesStage())
+    found = run.results.get("reference-images", ReferenceImages)
+    np.testing.assert_array_equal(found.images, run.train_images.array)  # fewer than are wanted
+    assert (found.name, found.split) == (run.spec.data.name, "train")
+    monkeypatch.setattr(image_stages, "N_REFERENCE_IMAGES", 5)
+    assert not is_done(ReferenceImagesStage(), run)
+    bring_about(run, ReferenceImagesStage())
+    assert len(run.results.get("reference-images", ReferenceImages).images) == 5
+
+
+def test_the_baseline_is_the_fitted_gaussians_bound_in_closed_form(run, monkeypatch):
+    monkeypatch.setattr(image_stages, "BATCH_SIZE", 7)  # several batches of each set
+    bring_about(run, BaselineStage())
+    found = run.results.get("baseline", Baseline)
+    kept = [i for i in range(20) if i not in (3, 7)]
+    np.testing.assert_array_equal(found.image_id, kept)
+    assert (found.split, found.variance, found.dimensions, found.n_train) == ("test", "fixed-large", 64, 40)
+    gaussian = Gaussian.fit([in_range(run.train_images.array)])
+    schedule = make_schedule(run.spec.diffusion)
+    x_0 = in_range(run.test_images.array[kept])
+    terms = gaussian.expected_terms(schedule, schedule.fixed_variance("fixed-large"), x_0)
+    np.testing.assert_allclose(found.bound, (terms.terms.sum(1) + terms.prior).numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found.nll, gaussian.dequantised_nll(x_0).numpy(), rtol=1e-9)
+    assert (found.bound > 0).all()
+
+
+def test_a_learned_variance_has_the_baseline_of_the_large_one(run):
+    learned = again(run, diffusion__objective="vlb", diffusion__variance="learned")
+    small = again(run, diffusion__variance="fixed-small")
+    keys = {variant.spec.cell: BaselineStage().key(variant) for variant in (run, learned, small)}
+    assert keys["eps-vlb-learned"] == keys["eps-mse-fixed-large"] != keys["eps-mse-fixed-small"]
+
+
+def test_they_stay_valid_when_training_goes_on_and_at_any_precision(run):
+    for stage in (ReferenceImagesStage(), BaselineStage()):
+        ensure(stage, run)
+    longer = again(run, train__steps=8)
+    ensure(TrainingStage(), longer)
+    lower = again(run)
+    lower.runtime = dataclasses.replace(HERE, precision="bf16")
+    for other in (longer, lower):
+        assert is_done(ReferenceImagesStage(), other) and is_done(BaselineStage(), other)
+    assert names(run) == {"training", "schedule", "reference-images", "baseline"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"evaluation__n_test_images": 7}, {"diffusion__timesteps": 10}, {"diffusion__beta_end": 0.4}]
+)
+def test_the_baseline_is_of_the_images_that_are_scored_and_of_the_chain(run, change):
+    ensure(BaselineStage(), run)
+    assert not is_done(BaselineStage(), again(run, **change))
+    assert is_done(BaselineStage(), again(run, evaluation__n_samples=99))
+
+
+def test_two_processes_make_them_once(run):
+    for stage in (ReferenceImagesStage(), BaselineStage()):
+        side_by_side(lambda process, stage=stage: ensure(stage, process), together(run))
+        assert is_done(stage, run)
+        assert stage.network_evaluations(run) == 0

@@ -1,0 +1,57 @@
+"""Two processes: as threads that meet at a gate, or as torchrun starts them."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from counted_run import again
+from tiny import HERE
+
+from ddpm_eval.runtime import Runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+WAIT_SECONDS = 120
+
+
+class Together(Runtime):
+    """One of two processes that meet at ``gate``, as threads."""
+
+    gate = threading.Barrier(2)
+    votes = [False, False]  # noqa: RUF012 - shared by both, as the test wants it
+
+    def barrier(self):
+        self.gate.wait(timeout=WAIT_SECONDS)
+
+    def any_process(self, value):
+        self.votes[self.rank] = value
+        self.barrier()
+        agreed = any(self.votes)
+        self.barrier()
+        return agreed
+
+
+def together(run):
+    """Return a run as each of two processes sees it."""
+    both = [again(run), again(run)]
+    for rank, process in enumerate(both):
+        process.runtime = Together(HERE.device, rank, world_size=2)
+    return both
+
+
+def side_by_side(use, both):
+    """Call a function with each of two processes at the same time, and return what it returns."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(use, both))
+
+
+def torchrun(*arguments):
+    """Run the command line in two processes, and return what they print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
