@@ -1,8 +1,9 @@
 """The names of data sets, and what reads them.
 
-Names: ``digits``; ``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``celeba`` (through torchvision);
-``lsun:bedroom``, ``lsun:church_outdoor``, ``lsun:cat`` (LMDB); ``npz:FILE``; ``folder:DIR``,
-``folder@SIDE:DIR``. The splits, ids and sizes of each are in docs/data.md.
+Names: ``digits``, ``photos`` (both come with scikit-learn); ``mnist``, ``fashion-mnist``, ``cifar10``,
+``cifar100``, ``celeba`` (through torchvision); ``lsun:bedroom``, ``lsun:church_outdoor``, ``lsun:cat``
+(LMDB); ``npz:FILE``; ``folder:DIR``, ``folder@SIDE:DIR``. The splits, ids and sizes of each are in
+docs/data.md.
 
 Images are 8-bit, ``[n, channels, side, side]``. Nothing is converted unasked: images of another size, depth
 or number of channels are refused with a sentence.
@@ -18,15 +19,17 @@ from ddpm_eval.data.digits import read_digits
 from ddpm_eval.data.image_folders import inspect_folder, read_folder
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.lsun import read_lsun
+from ddpm_eval.data.photos import read_photos
 from ddpm_eval.data.torchvision_sets import read_celeba, read_torchvision
 from ddpm_eval.spec import DataSpec
 
-Kind = Literal["digits", "torchvision", "celeba", "lsun", "npz", "folder"]
+Kind = Literal["digits", "photos", "torchvision", "celeba", "lsun", "npz", "folder"]
 
 DEFAULT_ROOT = Path(".data")
 
 NATIVE = {
     "digits": (1, 8),
+    "photos": (3, 8),
     "mnist": (1, 28),
     "fashion-mnist": (1, 28),
     "cifar10": (3, 32),
@@ -36,7 +39,11 @@ NATIVE = {
     "lsun:church_outdoor": (3, 256),
     "lsun:cat": (3, 256),
 }
-"""Channels and side in pixels; celeba and lsun are cropped to any side, theirs is the customary one."""
+"""Channels and side in pixels; celeba and lsun are cropped to any side, theirs is the customary one, and
+photos are cut into patches of the side that is asked for."""
+
+OWN_READER: dict[str, Kind] = {"digits": "digits", "photos": "photos", "celeba": "celeba"}
+"""The data sets that have a reader for themselves."""
 
 
 def load(spec: DataSpec, split: str, root: Path | None = None) -> ImageSet:
@@ -45,13 +52,13 @@ def load(spec: DataSpec, split: str, root: Path | None = None) -> ImageSet:
     Args:
         spec: the data set's name and the shape that its images must have.
         split: ``train`` or ``test``; of a folder or an unsplit file also ``all``.
-        root: folder of downloaded data sets, by default ``.data``; not used for digits, folders and files.
+        root: folder of downloaded data sets, by default ``.data``; not used for embedded sets and files.
 
     Raises:
         ValueError: with one sentence, for anything that the user must change.
     """
     _check_split(spec.name, split)
-    if kind(spec.name) in ("celeba", "lsun"):
+    if kind(spec.name) in ("photos", "celeba", "lsun"):
         _check_shape(spec, 3, spec.side)  # before anything is downloaded or decoded
     images = _read(spec, split, (root or DEFAULT_ROOT).expanduser())
     _check_shape(spec, images.channels, images.side)
@@ -79,8 +86,8 @@ def kind(name: str) -> Kind:
     Raises:
         ValueError: if there is none of this name.
     """
-    if name in ("digits", "celeba"):
-        return "digits" if name == "digits" else "celeba"
+    if name in OWN_READER:
+        return OWN_READER[name]
     if name in NATIVE:
         return "lsun" if name.startswith("lsun:") else "torchvision"
     if re.fullmatch(r"npz:.+", name):
@@ -97,6 +104,8 @@ def _read(spec: DataSpec, split: str, root: Path) -> ImageSet:
     match kind(spec.name):
         case "digits":
             return read_digits(split)
+        case "photos":
+            return read_photos(spec, split)
         case "torchvision":
             return read_torchvision(spec.name, split, root)
         case "celeba":

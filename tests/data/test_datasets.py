@@ -27,5 +27,5 @@ def test_half_a_name_is_no_data_set(name):
 
 
 def test_every_name_has_a_reader():
-    assert {kind(name) for name in NATIVE} == {"digits", "torchvision", "celeba", "lsun"}
+    assert {kind(name) for name in NATIVE} == {"digits", "photos", "torchvision", "celeba", "lsun"}
     assert {name for name in NATIVE if kind(name) in ("torchvision", "celeba")} == set(TORCHVISION)
