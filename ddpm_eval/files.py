@@ -5,20 +5,28 @@ that a reader never meets half a file and a kill leaves the previous one in plac
 digits of SHA-256.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+try:
+    import fcntl
+except ImportError:  # Windows has no fcntl; msvcrt locks bytes instead
+    fcntl = None  # type: ignore[assignment]
+
 DIGEST_DIGITS = 12
-READ_BYTES = 2**20
+BLOCK_BYTES = 2**20
+LOCKED_BYTE = 2**30
+"""Position of the byte that Windows locks, beyond anything that is written into the file."""
+LOCK_POLL_SECONDS = 0.05
 
 
 def digest(*parts: object) -> str:
@@ -44,7 +52,7 @@ def file_digest(path: Path) -> str:
     """Return the digest of a file's bytes."""
     content = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
+        while block := file.read(BLOCK_BYTES):
             content.update(block)
     return content.hexdigest()[:DIGEST_DIGITS]
 
@@ -87,6 +95,8 @@ def write_text(final: Path, text: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the renames in a folder survive a power cut."""
+    if os.name == "nt":  # Windows cannot open folders, and keeps renames itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -104,7 +114,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock, wait=False)
         except OSError:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -133,7 +143,7 @@ def file_lock(final: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock, wait=True)
         yield
 
 
@@ -152,4 +162,27 @@ def reserve(path: Path, size: int) -> None:
         OSError: if the disk is full.
     """
     with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        missing = size - file.seek(0, os.SEEK_END)  # macOS and Windows: only writing claims space
+        while missing > 0:
+            missing -= file.write(bytes(min(missing, BLOCK_BYTES)))
+
+
+def _lock(file: IO[str], *, wait: bool) -> None:
+    """Lock an open file for this process; without ``wait`` raise OSError if another process has locked it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt  # Windows only
+
+    while True:
+        try:
+            file.seek(LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            return
+        except OSError:
+            if not wait:
+                raise
+            time.sleep(LOCK_POLL_SECONDS)

@@ -4,11 +4,14 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
 from child_process import child, visible
 
+from ddpm_eval import files
 from ddpm_eval.files import (
     atomic_write,
     content_digest,
@@ -195,3 +198,26 @@ def test_processes_that_lock_a_file_wait_for_each_other(tmp_path):
         writer.stdin.flush()
     assert [writer.communicate(timeout=120)[1] for writer in writers] == [""] * 2
     assert (tmp_path / "count").read_text() == "40"
+
+
+def test_space_is_claimed_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    """As on macOS: the content stays, and zeros follow."""
+    monkeypatch.delattr(files.os, "posix_fallocate")
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    files.reserve(path, files.BLOCK_BYTES + 100)
+    assert path.stat().st_size == files.BLOCK_BYTES + 100
+    assert path.read_bytes()[:8] == b"content\0"
+
+
+def test_files_are_written_and_locked_without_fcntl_and_without_opening_folders(tmp_path, monkeypatch):
+    """As on Windows, with a stand-in for its locks."""
+    locks = []
+    stand_in = types.SimpleNamespace(LK_NBLCK=1, locking=lambda descriptor, mode, count: locks.append(count))
+    monkeypatch.setitem(sys.modules, "msvcrt", stand_in)
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files.os, "name", "nt")
+    monkeypatch.setattr(files.os, "open", lambda *arguments: pytest.fail("a folder was opened"))
+    with files.file_lock(tmp_path / "results.h5"), files.locked_folder(tmp_path / "run"):
+        assert locks == [1, 1]
+    files.sync_folder(tmp_path)
