@@ -80,6 +80,19 @@ def inspect(name: str) -> tuple[int, int]:
             return NATIVE[name]
 
 
+def check_number(images: ImageSet, asked: int | None) -> None:
+    """Check that a split has as many images as are asked for; None asks for all that there are.
+
+    Raises:
+        ValueError: if it has fewer.
+    """
+    if asked is not None and asked > len(images):
+        raise ValueError(
+            f"{images.name} has {len(images)} {images.split} images of {images.side}x{images.side} pixels, "
+            f"but {asked} are asked for (set evaluation.n_{images.split}_images={len(images)} or less)"
+        )
+
+
 def kind(name: str) -> Kind:
     """Tell how a data set is read.
 
