@@ -1,17 +1,21 @@
 """The report of a study from whatever is stored: its sections, its head and how each number was made."""
 
+import math
 from pathlib import Path
 
 from ddpm_eval.reporting import page
-from ddpm_eval.reporting.bound_tables import bound_estimates
+from ddpm_eval.reporting.bound_tables import BITS_PER_DIM, bound_estimates
+from ddpm_eval.reporting.intervals import mean_estimate
 from ddpm_eval.reporting.provenance_rows import provenance_row
 from ddpm_eval.reporting.report_parts import ProvenanceRow, Section
 from ddpm_eval.reporting.tables import format_estimate
-from ddpm_eval.results.records import Quality, TrainingLog
+from ddpm_eval.results.records import Baseline, Quality, TrainingLog
 from experiments.describe import describe_data, describe_run
+from experiments.headline import headline
 from experiments.paper.presets import against_the_paper
 from experiments.sections import (
     bound_split,
+    claims_table,
     every_quality,
     fig6_progressive,
     fig8_interpolation,
@@ -38,13 +42,14 @@ OF_THE_MAIN_RUN = (
     fig15_neighbours.section,
     fig8_interpolation.section,
 )
-"""Sections that depend on the main run alone."""
+"""Sections that depend on the main run alone, or on the one of which likelihood is measured."""
 
 
 class Report:
     """The report of a study, written again whenever there are new results.
 
-    The sections of the main run are rendered anew only when its results have changed.
+    The sections of the main run, and of the run whose likelihood is reported, are rendered anew only when
+    their results have changed.
 
     Args:
         study: the runs and the report's folder.
@@ -52,7 +57,7 @@ class Report:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._rendered_at: int | None = None
+        self._rendered_at: list[int] = []
         self._of_the_main_run: list[Section] = []
 
     def write(self) -> Path:
@@ -62,10 +67,10 @@ class Report:
             ValueError: if a result is damaged, or a file cannot be written.
         """
         study = self.study
-        title = (
-            f"Denoising diffusion on {study.main.spec.data.name}: sample quality, bound, rate and distortion"
-        )
+        names = " and ".join(run.spec.data.name for run in study.subjects)
+        title = f"Denoising diffusion on {names}: sample quality, bound, rate and distortion"
         sections = [
+            claims_table.section(study),
             sample_sheet.section(study),
             *([table2.section(study)] if study.has_every_cell else []),
             *self._main_sections(),
@@ -73,11 +78,13 @@ class Report:
             table1.section(study),
             training_curves.section(study),
         ]
-        return page.write_report(study.report_folder, title, sections, _provenance(study), _head(study))
+        return page.write_report(
+            study.report_folder, title, sections, _provenance(study), _head(study), headline=headline(study)
+        )
 
     def _main_sections(self) -> list[Section]:
-        path = self.study.main.results.path
-        changed_at = path.stat().st_mtime_ns if path.exists() else 0
+        paths = [run.results.path for run in self.study.subjects]
+        changed_at = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
         if changed_at != self._rendered_at:
             self._of_the_main_run = [section(self.study) for section in OF_THE_MAIN_RUN]
             self._rendered_at = changed_at
@@ -103,9 +110,20 @@ def summary(run: StudyRun) -> str:
     parts = []
     if terms is not None:
         parts.append(f"{format_estimate(*bound_estimates(terms)['total'][:3])} bits/dim")
+    elif log is None:
+        parts += _before_training(run)
     if quality is not None:
         parts.append(f"{quality.distance_name} {format_estimate(*quality.frechet_distance[:3])}")
     return ", ".join(parts) or "trained"
+
+
+def _before_training(run: StudyRun) -> list[str]:
+    """Say what a model must beat, where that is all that is known."""
+    baseline = run.result("baseline", Baseline)
+    if baseline is None:
+        return []
+    nll = mean_estimate(baseline.nll / (baseline.dimensions * math.log(2))).estimate(BITS_PER_DIM)
+    return [f"a Gaussian that was fitted to its images needs {format_estimate(*nll[:3])} bits/dim"]
 
 
 def _head(study: Study) -> dict[str, str]:
@@ -114,16 +132,29 @@ def _head(study: Study) -> dict[str, str]:
     if study.preset is None:
         return {"Run": str(run.folder), **describe_run(run.results.path), "Paper": PAPER}
     settings = ", ".join(f"{key}={text}" for key, text in study.settings.items())
+    specs = [subject.spec for subject in study.subjects]
     return {
-        "Preset": run.spec.preset,
-        "Data": describe_data(run.spec),
+        "Preset": " and ".join(spec.preset for spec in specs) + _division(study),
+        "Data": "; ".join(map(describe_data, specs)),
         "Paper": PAPER,
-        "Against the paper": against_the_paper(run.spec),
+        "Against the paper": "; ".join(map(against_the_paper, specs)),
         "Settings": settings or "the preset's",
         "Seed": str(run.spec.seed),
     }
 
 
+def _division(study: Study) -> str:
+    """Say which run is behind what, where there are two."""
+    if study.other_bound_run is None:
+        return ""
+    return f" (likelihood is of {study.bound_run.spec.preset}, all else of {study.main.spec.preset})"
+
+
 def _provenance(study: Study) -> list[ProvenanceRow]:
     """Say of each stored result how it was made."""
-    return [provenance_row(run.folder.resolve().name, entry) for run in study.runs for entry in run.entries()]
+    return [provenance_row(_name_in(study, run), entry) for run in study.every_run for entry in run.entries()]
+
+
+def _name_in(study: Study, run: StudyRun) -> str:
+    """Return a run's name in the table of all results, distinct among the study's."""
+    return run.label if run is study.other_bound_run else run.folder.resolve().name

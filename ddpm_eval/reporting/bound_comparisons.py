@@ -70,7 +70,10 @@ def paired_table(first: BoundTerms, second: BoundTerms, names: tuple[str, str]) 
     frame = pd.DataFrame({"quantity": QUANTITIES})
     for name, values in zip(names, (a, b), strict=True):
         frame[f"{name}_bits_per_dim"] = [float(values[quantity].mean()) for quantity in QUANTITIES]
-    paired = [mean_estimate(a[quantity] - b[quantity]).estimate(BITS_PER_DIM) for quantity in QUANTITIES]
+    design = _common_design(first, second)
+    paired = [
+        mean_estimate(a[quantity] - b[quantity], design).estimate(BITS_PER_DIM) for quantity in QUANTITIES
+    ]
     add_estimates(frame, "difference", paired)
     frame["n_images"] = len(first.image_id)
     return frame
@@ -138,6 +141,12 @@ def estimator_table(results: Sequence[BoundTerms]) -> pd.DataFrame:
     rows = [row for terms in results for row in _estimator_rows(terms)]
     names = ["estimator", "network_evaluations", "n_images", "bits_per_dim", "low", "high", "standard_error"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _common_design(first: BoundTerms, second: BoundTerms) -> Array | None:
+    """Return the design variable that both are stratified by, None if they are not, or by different ones."""
+    one, other = first.stratified_by, second.stratified_by
+    return one if one is not None and other is not None and np.array_equal(one, other) else None
 
 
 def _protocol_row(terms: BoundTerms) -> dict[str, object]:

@@ -30,6 +30,15 @@ def bound_estimates(terms: BoundTerms) -> dict[str, Estimate]:
     }
 
 
+def distortion_share(terms: BoundTerms) -> Estimate:
+    """Return the share of the bound that is distortion, L_0 / L; its interval is the linearised ratio's."""
+    values = terms.values()
+    distortion, total = values["distortion"], values["total"]
+    share = distortion.mean() / total.mean()
+    linearised = share + (distortion - share * total) / total.mean()
+    return mean_estimate(linearised, terms.stratified_by).estimate("1")
+
+
 def halfwidth(terms: BoundTerms) -> float:
     """Return half the width of the total's 95% interval, in bits/dim."""
     total = bound_estimates(terms)["total"]

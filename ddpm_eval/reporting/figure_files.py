@@ -4,6 +4,7 @@ Files appear under their names only when they are complete. They carry no dates,
 equal files.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,8 +24,11 @@ WITHOUT_DATES: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
 """Metadata of each format."""
-SVG = {"svg.fonttype": "none", "svg.hashsalt": "ddpm_eval"}
-"""Texts of an SVG file stay texts, and its names depend on its content alone."""
+
+
+def _svg_of_text() -> AbstractContextManager[None]:
+    """Let texts of SVG files stay texts, and their names depend on their content alone."""
+    return mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ddpm_eval"})
 
 
 def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -> Illustration:
@@ -41,7 +45,7 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
     """
     write_csv(data, stem.with_suffix(".csv"))
     for kind, metadata in WITHOUT_DATES.items():
-        with atomic_write(stem.with_suffix(f".{kind}")) as temporary, mpl.rc_context(SVG):
+        with atomic_write(stem.with_suffix(f".{kind}")) as temporary, _svg_of_text():
             figure.savefig(
                 temporary,
                 format=kind,

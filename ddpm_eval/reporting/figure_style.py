@@ -15,30 +15,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-COLOURS = tuple(
-    to_rgb(name)
-    for name in ("#00558c", "#c26a00", "#00785a", "#a8448c", "#8a5a2b", "#5b5bd0", "#b3261e", "#4d6b12")
-)
-"""Colours of lines: at least 3:1 on white, so that they are seen by everybody."""
+from ddpm_eval.reporting.colours import LIGHT, colour_index
+
+COLOURS = tuple(map(to_rgb, LIGHT))
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LEGEND_COLUMNS = 3
 
 Colour = tuple[float, float, float]
 
-MEANINGS = {
-    **{"eps": 0, "mu": 1, "x0": 2, "v": 3, "score": 4},
-    **{"ancestral": 0, "ddim": 1},
-    **{"fixed-large": 0, "fixed-small": 1, "optimal": 2, "learned": 3},
-    **{"full": 0, "stratified": 1},
-}
-"""Which colour means what, in all figures."""
-GREY = "#595959"
-"""What is not measured here: the paper's numbers, yardsticks, floors and thresholds."""
-
 
 def colour_of(name: str, position: int) -> Colour:
     """Return the colour of what a line is of: that of its meaning, else that of its position."""
-    return COLOURS[MEANINGS.get(name, position) % len(COLOURS)]
+    return COLOURS[colour_index(name, position)]
 
 
 def style() -> AbstractContextManager[None]:

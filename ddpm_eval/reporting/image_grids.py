@@ -84,9 +84,10 @@ def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figu
         groups: uint8 ``[sample, column, channel, row, column]`` by title.
         notes: numbers ``[sample, column]`` by title, for the groups that have any.
     """
-    widths = [images.shape[1] for images in groups.values()]
+    columns = sum(images.shape[1] for images in groups.values())
+    widths = [images.shape[1] * (images.shape[-1] + 1) - 1 for images in groups.values()]
     samples = len(next(iter(groups.values())))
-    tile = WIDTH_INCHES / sum(widths)
+    tile = WIDTH_INCHES / columns
     with style():
         size = (WIDTH_INCHES + 0.4, samples * tile * (1 + NOTE_SHARE) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
@@ -94,6 +95,7 @@ def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figu
         for ax, (title, images) in zip(axes, groups.items(), strict=True):
             _show_with_notes(ax, images, notes.get(title))
             ax.set_title(title)
+            ax.set_anchor("N")
     return figure
 
 

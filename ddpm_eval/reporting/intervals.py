@@ -114,6 +114,21 @@ def grouped_estimate(values: Array, group: Array, groups: int) -> MeanDistributi
     )
 
 
+def ratio_estimate(
+    numerator: Array, denominator: Array, stratified_by: Array | None = None
+) -> MeanDistribution:
+    """Estimate the ratio of two means over the same images, linearised around them.
+
+    Args:
+        numerator: ``[image]``.
+        denominator: of the same images, with a mean that is not near zero.
+        stratified_by: see `mean_estimate`.
+    """
+    ratio = numerator.mean() / denominator.mean()
+    linearised = ratio + (numerator - ratio * denominator) / denominator.mean()
+    return mean_estimate(linearised, stratified_by)
+
+
 def difference(a: MeanDistribution, b: MeanDistribution) -> MeanDistribution:
     """Estimate the difference a - b of the means of two independent sets of images.
 

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from ddpm_eval.reporting.colours import GREY
 from ddpm_eval.reporting.estimate_columns import estimate_columns
 from ddpm_eval.reporting.figure_style import (
     COLOURS,
-    GREY,
     MARKERS,
     Colour,
     colour_of,

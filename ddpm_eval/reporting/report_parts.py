@@ -43,14 +43,14 @@ class Table:
     @property
     def numeric(self) -> tuple[bool, ...]:
         """Whether each column holds numbers, which are aligned on the right."""
-        columns = zip(*self.values, strict=True) if self.values else ((),) * len(self.header)
+        if not self.values:
+            return (False,) * len(self.header)
+        columns = zip(*self.values, strict=True)
         return tuple(_are_numbers([value for value in column if value is not None]) for column in columns)
 
 
 def _are_numbers(values: Sequence[object]) -> bool:
-    return bool(values) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    )
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,25 @@ class Illustration:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a `Curve`: its name, points and, where there are any, the bounds of their intervals."""
+    """A line of a `Curve`.
+
+    Attributes:
+        name: what it is of.
+        x: increasing.
+        y: NaN where nothing was measured.
+        low: lower bounds of the intervals, empty where there are none.
+        high: upper bounds.
+        colour: position among the colours of lines; None for what was not measured here.
+        marks: whether points are drawn instead of a line.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    colour: int | None = None
+    marks: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,17 +98,17 @@ class Curve:
     """Lines whose values a reader can read off, and ranges into which the reader can zoom.
 
     Attributes:
-        name: part of the anchor, in lower case.
-        title: a phrase.
+        name: in lower case, distinct in the report.
+        figure: the name of the figure's files in whose place the curve stands; it is shown without scripts.
         xlabel: with the unit.
         ylabel: with the unit.
-        lines: in the order of their colours.
+        lines: all of them.
         logarithmic: which axes are: "", "x", "y" or "xy".
         zooms: lower and upper end of the abscissa by a phrase such as ``last 100 steps``.
     """
 
     name: str
-    title: str
+    figure: str
     xlabel: str
     ylabel: str
     lines: Sequence[Line]
@@ -119,7 +131,7 @@ class ProgressiveSlider:
     """Images that change along the reverse process, with quantities that were measured at each position.
 
     Attributes:
-        name: part of the anchor, in lower case.
+        name: in lower case, distinct in the report.
         title: a phrase.
         caption: one or more sentences, plain text.
         steps: reverse steps taken at each position, increasing.

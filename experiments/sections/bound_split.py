@@ -2,10 +2,11 @@
 
 from ddpm_eval.reporting.bound_comparisons import baseline_table
 from ddpm_eval.reporting.bound_tables import split_table, terms_table
+from ddpm_eval.reporting.curves import lines_of, papers_marks, zoom_into_the_end
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_rate_distortion, plot_terms
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve, table4
-from ddpm_eval.reporting.report_parts import Illustration, Section, Table
+from ddpm_eval.reporting.report_parts import Curve, Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.records import Baseline
@@ -14,19 +15,22 @@ from experiments.paper import published
 from experiments.study import Study
 from experiments.variance_floors import variance_floors
 
+RATE = "rate (bits/dim)"
+DISTORTION = "distortion (RMSE on 0-255)"
 TITLE = "Rate and distortion (Table 4, Fig. 5)"
 
 
 def section(study: Study) -> Section:
     """Render the split, Table 4, Fig. 5 and the bound's terms."""
-    terms = study.main.bound()
+    terms = study.bound_run.bound()
     if terms is None:
         return Section(TITLE)
     how = (
-        f"{study.main.spec.data.name} test set, n = {len(terms.image_id)} images, "
+        f"{study.bound_run.spec.data.name} test set, n = {len(terms.image_id)} images, "
         f"{terms.protocol.caption()}, 95% intervals over images"
     )
-    return Section(TITLE, "", _tables(study, terms, how), _figures(study, terms, how))
+    tables = _tables(study, terms, how)
+    return Section(TITLE, "", tables, _figures(study, terms, how), _curves(study, terms))
 
 
 def _tables(study: Study, terms: BoundTerms, how: str) -> list[Table]:
@@ -42,7 +46,7 @@ def _tables(study: Study, terms: BoundTerms, how: str) -> list[Table]:
         f"Progressive lossy compression: rate received before each estimate of x_0, and its error; {how}. "
         f"{paper_columns(study)}",
     )
-    baseline = study.main.result("baseline", Baseline)
+    baseline = study.bound_run.result("baseline", Baseline)
     return [split, compression] + ([] if baseline is None else [_baseline(study, terms, baseline)])
 
 
@@ -51,15 +55,56 @@ def _baseline(study: Study, terms: BoundTerms, baseline: Baseline) -> Table:
         f"The model's bound beside a Gaussian fitted to the {baseline.n_train} training images: its exact "
         "negative log likelihood (images spread over their 8-bit bins), and the exact bound of its exact "
         f"denoiser (unclipped, exact decoder, {baseline.variance}, no noise drawn); "
-        f"{study.main.spec.data.name} test set, 95% intervals over images. "
+        f"{study.bound_run.spec.data.name} test set, 95% intervals over images. "
         "The bound may be below the likelihood: the decoder's outer bins are open (docs/protocol.md)."
     )
     return write_table(baseline_table(terms, baseline), study.tables / "baseline", caption)
 
 
+def _curves(study: Study, terms: BoundTerms) -> list[Curve]:
+    """Return the same curves and terms, to be read off."""
+    curve = rate_distortion_curve(terms)
+    every_term = terms_table(terms, variance_floors(study.bound_run, terms.variance))
+    every_term["reverse_steps"] = terms.num_steps - every_term["t"] + 1
+    paper = published.table_4()
+    end = zoom_into_the_end(terms.num_steps)
+    quantities = (("rate_bits_per_dim", RATE), ("rmse_255", DISTORTION))
+    over_steps = [
+        Curve(
+            f"{column.partition('_')[0]}-over-steps",
+            "rate_distortion",
+            "reverse steps taken",
+            label,
+            [
+                *lines_of(curve, "reverse_steps", column),
+                *([papers_marks(paper, "reverse_steps", column)] if len(curve) == len(paper) * 100 else []),
+            ],
+            zooms=end,
+        )
+        for column, label in quantities
+    ]
+    lines = [
+        *lines_of(curve, "rate_bits_per_dim", "rmse_255"),
+        papers_marks(paper, "rate_bits_per_dim", "rmse_255"),
+    ]
+    return [
+        *over_steps,
+        Curve("distortion-over-rate", "rate_distortion", RATE, DISTORTION, lines),
+        Curve(
+            "every-term",
+            "terms",
+            "reverse steps taken",
+            "term of the bound (bits/dim)",
+            lines_of(every_term, "reverse_steps", "bits_per_dim"),
+            "y",
+            end,
+        ),
+    ]
+
+
 def _figures(study: Study, terms: BoundTerms, how: str) -> list[Illustration]:
     curve = rate_distortion_curve(terms)
-    every_term = terms_table(terms, variance_floors(study.main, terms.variance))
+    every_term = terms_table(terms, variance_floors(study.bound_run, terms.variance))
     return [
         write_figure(
             plot_rate_distortion(curve, published.table_4()),

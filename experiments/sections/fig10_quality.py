@@ -1,9 +1,12 @@
 """Fig. 10: sample quality over the reverse process."""
 
+import pandas as pd
+
+from ddpm_eval.reporting import curves
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_quality
 from ddpm_eval.reporting.quality_tables import quality_over_time
-from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.reporting.report_parts import Curve, Section
 from ddpm_eval.results.records import QUALITY_OVER_TIME, Quality, QualityCurve
 from experiments.study import Study
 
@@ -25,4 +28,19 @@ def section(study: Study) -> Section:
     same = quality is not None and quality.weights_digest == curve.weights_digest
     yardstick = quality.reference_distance.value if same and quality is not None else None
     figure = plot_quality(frame, "reverse_steps", "reverse steps taken", curve.features, yardstick)
-    return Section(TITLE, figures=[write_figure(figure, frame, study.figures / "quality_time", caption)])
+    drawn = write_figure(figure, frame, study.figures / "quality_time", caption)
+    return Section(TITLE, figures=[drawn], interactive=_curves(frame, yardstick))
+
+
+def _curves(frame: pd.DataFrame, yardstick: float | None) -> list[Curve]:
+    """Return distance and score over the reverse process, to be read off."""
+    steps = "reverse_steps"
+    distance = curves.lines_of(frame, steps, "frechet_distance")
+    if yardstick is not None:
+        distance += curves.yardstick("test images", yardstick, frame, steps)
+    score = curves.lines_of(frame, steps, "score")
+    label = "reverse steps taken"
+    return [
+        Curve("distance-over-steps", "quality_time", label, "Frechet distance", distance, "y"),
+        Curve("score-over-steps", "quality_time", label, "score", score),
+    ]

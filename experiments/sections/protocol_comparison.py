@@ -26,11 +26,11 @@ EVALUATIONS_PER_IMAGE = (3, 5, 10, 20, 50, 100)
 
 def section(study: Study) -> Section:
     """Render the comparison of protocols, of splits and of estimators."""
-    results = sorted(study.main.full_bounds("test"), key=lambda terms: terms.protocol.name != PAPER.name)
+    results = sorted(study.bound_run.full_bounds("test"), key=lambda terms: terms.protocol.name != PAPER.name)
     if not results:
         return Section(TITLE)
-    train = study.main.result(bound_name("train", PAPER), FullBoundTerms)
-    test = study.main.result(bound_name("test", PAPER), FullBoundTerms)
+    train = study.bound_run.result(bound_name("train", PAPER), FullBoundTerms)
+    test = study.bound_run.result(bound_name("test", PAPER), FullBoundTerms)
     tables = [_protocols(study, results)]
     if train is not None and test is not None:
         tables.append(_gap(study, train, test))
@@ -39,7 +39,7 @@ def section(study: Study) -> Section:
 
 
 def _protocols(study: Study, results: Sequence[BoundTerms]) -> Table:
-    floors = [floor_sum(variance_floors(study.main, terms.variance)) for terms in results]
+    floors = [floor_sum(variance_floors(study.bound_run, terms.variance)) for terms in results]
     caption = (
         "The same network and images under different protocols, bits/dim with 95% intervals over images. "
         "The floor is what the variance costs whatever the network does; the difference is paired, from the "
@@ -58,7 +58,7 @@ def _gap(study: Study, train: BoundTerms, test: BoundTerms) -> Table:
 def _estimators(study: Study, full: FullBoundTerms) -> Illustration:
     """Draw the standard error against the network evaluations, from the stored terms."""
     sizes = [size for size in EVALUATIONS_PER_IMAGE if size < full.num_steps]
-    stratified = [timestep_sampling.from_full(full, size, study.main.spec.seed) for size in sizes]
+    stratified = [timestep_sampling.from_full(full, size, study.bound_run.spec.seed) for size in sizes]
     frame = estimator_table([full, *stratified])
     figure = plot_against(
         frame,

@@ -1,9 +1,12 @@
 """Sample quality against the number of sampling steps, with the time that they take."""
 
+import pandas as pd
+
+from ddpm_eval.reporting.curves import lines_of
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_quality
 from ddpm_eval.reporting.quality_tables import quality_over_steps
-from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.reporting.report_parts import Curve, Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import QUALITY_OVER_STEPS, QualityCurve
 from experiments.study import Study
@@ -28,6 +31,20 @@ def section(study: Study) -> Section:
     )
     figure = plot_quality(frame, "steps", "sampling steps", curves[0].features)
     table = write_table(frame, study.tables / "steps", caption)
-    return Section(
-        TITLE, "", [table], [write_figure(figure, frame, study.figures / "quality_steps", caption)]
-    )
+    drawn = write_figure(figure, frame, study.figures / "quality_steps", caption)
+    return Section(TITLE, "", [table], [drawn], _curves(frame))
+
+
+def _curves(frame: pd.DataFrame) -> list[Curve]:
+    """Return what the figure shows, to be read off."""
+    panels = {
+        "distance-by-steps": ("steps", "sampling steps", "frechet_distance", "Frechet distance", "xy"),
+        "score-by-steps": ("steps", "sampling steps", "score", "score", "x"),
+        "distance-by-time": (
+            *("seconds_per_image", "seconds per image", "frechet_distance", "Frechet distance", "xy"),
+        ),
+    }
+    return [
+        Curve(name, "quality_steps", xlabel, ylabel, lines_of(frame, x, y, "method"), logarithmic)
+        for name, (x, xlabel, y, ylabel, logarithmic) in panels.items()
+    ]

@@ -38,7 +38,7 @@ def section(study: Study) -> Section:
 
 def _logs(study: Study, objective: str) -> list[tuple[StudyRun, TrainingLog]]:
     """Return the runs of an objective that were trained here, with their logs."""
-    runs = [run for run in study.runs if run.spec.diffusion.objective == objective]
+    runs = [run for run in study.every_run if run.spec.diffusion.objective == objective]
     found = [(run, run.result("training", TrainingLog)) for run in runs]
     return [(run, log) for run, log in found if log is not None and not log.imported]
 
@@ -55,7 +55,7 @@ def _curves(study: Study, objective: str, logs: Sequence[tuple[StudyRun, Trainin
         "block means of loss and gradient norm before clipping."
     )
     predictions = dict.fromkeys(run.spec.diffusion.prediction for run, _ in logs)
-    targets = {
+    targets: dict[str, Sequence[str]] = {
         name: [run.label for run, _ in logs if run.spec.diffusion.prediction == name] for name in predictions
     }
     clip_norm = logs[0][0].spec.train.clip_norm
@@ -65,7 +65,7 @@ def _curves(study: Study, objective: str, logs: Sequence[tuple[StudyRun, Trainin
 
 def _bound_over_training(study: Study) -> list[Illustration]:
     """Draw bits/dim against updates, if any run kept it; those of earlier weights are as good as the last."""
-    found = [(run, run.latest(BOUND_HISTORY, BoundHistory)) for run in study.runs]
+    found = [(run, run.latest(BOUND_HISTORY, BoundHistory)) for run in study.every_run]
     histories = [(run, history) for run, history in found if history is not None]
     if not histories:
         return []

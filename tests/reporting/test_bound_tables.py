@@ -11,6 +11,7 @@ from simulated_bounds import MEAN_FACTOR, T, make_terms, mean_term, realistic, s
 from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.reporting.bound_tables import (
     bound_estimates,
+    distortion_share,
     halfwidth,
     split_table,
     terms_table,
@@ -164,3 +165,31 @@ def test_every_step_evaluated_with_certainty_is_the_full_estimator(table):
     t = np.tile(np.arange(1, 13), (6, 1))
     part = stratified_like(full, t, full.terms, full.x_0_squared_error, np.ones(12), np.arange(6) / 6, 72)
     pd.testing.assert_frame_equal(table(full), table(part), rtol=1e-9)
+
+
+# The share of the distortion
+
+
+def test_the_share_of_the_distortion_is_the_ratio_of_the_means():
+    terms = make_terms([[2.0, 0.5, 0.25], [3.0, 0.25, 0.5]], prior=np.array([0.1, 0.3]))
+    assert distortion_share(terms).value == pytest.approx(2.5 / 3.45, rel=1e-12)
+
+
+def test_a_share_that_is_the_same_in_all_images_has_no_interval():
+    """Images that differ by a factor have one share, however their bits vary."""
+    terms = make_terms(np.array([[2.0, 1.0, 1.0]]) * np.array([[1.0], [3.0], [7.0]]), prior=np.zeros(3))
+    share = distortion_share(terms)
+    np.testing.assert_allclose(share[:3], 0.5, rtol=1e-6)
+
+
+def test_the_shares_interval_is_as_wide_as_the_jackknifes():
+    """The linearised ratio and the jackknife agree to O(1/n), here 1/200."""
+    terms = realistic(200, np.random.default_rng(3))
+    values = terms.values()
+    distortion, total = values["distortion"], values["total"]
+    left_out = (distortion.sum() - distortion) / (total.sum() - total)
+    n = len(total)
+    error = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+    share = distortion_share(terms)
+    half = stats.t.ppf(0.975, n - 1) * error
+    assert (share.high - share.low) / 2 == pytest.approx(half, rel=0.03)

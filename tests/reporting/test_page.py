@@ -1,16 +1,31 @@
 """The report as its reader meets it: parsed HTML, resolved links, and without the heavy dependencies."""
 
+import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from ddpm_eval.files import file_digest
 from ddpm_eval.reporting import page
-from ddpm_eval.reporting.report_parts import Illustration, ProvenanceRow, Section
+from ddpm_eval.reporting.report_parts import (
+    Curve,
+    Finding,
+    Illustration,
+    Line,
+    Measure,
+    Picture,
+    ProgressiveSlider,
+    ProvenanceRow,
+    Section,
+)
 from ddpm_eval.reporting.tables import write_table
 
 ROW = ProvenanceRow(
@@ -28,20 +43,31 @@ ROW = ProvenanceRow(
 )
 
 
+UPLOT = "19c8d4c6ad88"
+SVG = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
+<svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1">
+ <metadata>made by</metadata><defs><style type="text/css">*{x: y}</style><path id="m1" d="M 0 0"/></defs>
+ <g id="a" clip-path="url(#p1)" style="fill: #00558c; stroke: #262626"><use xlink:href="#m1"/></g>
+</svg>"""
+
+
 class Page(HTMLParser):
     """Collects links, text and checks that tags are balanced."""
 
-    VOID = ("meta", "img", "link", "br")
+    VOID = ("meta", "img", "link", "br", "input")
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.text, self.tags = [], [], [], []
+        self.open, self.links, self.text, self.tags, self.ids = [], [], [], [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("href", "src")]
+        found = [value for name, value in attributes if name in ("href", "src")]
+        self.links += [link for link in found if not link.startswith("data:")]
+        self.ids += [value for name, value in attributes if name == "id"]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -60,6 +86,7 @@ def sections(tmp_path):
     stem.parent.mkdir()
     for suffix in (".png", ".pdf", ".csv"):
         stem.with_suffix(suffix).write_bytes(b"x")
+    stem.with_suffix(".svg").write_text(SVG)
     figure = Illustration(stem, 'A "caption".')
     return [Section("First & <only>", "One\nline.\n\nTwo.", [table], [figure]), Section("Later")]
 
@@ -67,7 +94,7 @@ def sections(tmp_path):
 def test_every_link_exists_and_is_relative(sections, tmp_path):
     path = page.write_report(tmp_path, "Title", sections, [ROW])
     links = [link for link in Page(path.read_text()).links if not link.startswith("#")]
-    assert len(links) == 6
+    assert len(links) == 7
     for link in links:
         assert (tmp_path / link).exists()
         assert not Path(link).is_absolute()
@@ -88,15 +115,17 @@ def test_page_is_balanced_escaped_and_complete(sections, tmp_path):
         "Not measured yet.",
     ):
         assert expected in parsed.text
-    assert "script" not in parsed.tags
     assert "<b>" not in text
-    assert "http" not in text.replace("<!DOCTYPE html>", "")  # nothing is loaded from elsewhere
+    assert not re.search(
+        r"""(src|href|url\(|import)\W{0,3}https?:""", text
+    )  # nothing is loaded from elsewhere
+    assert "link" not in parsed.tags
 
 
 def test_anchors_lead_somewhere(sections, tmp_path):
     text = page.write_report(tmp_path, "Title", sections, [ROW]).read_text()
     anchors = [link.removeprefix("#") for link in Page(text).links if link.startswith("#")]
-    assert len(anchors) == 3
+    assert anchors == ["content", "first-only", "later", "provenance", "f-m1"]
     assert all(f'id="{anchor}"' in text for anchor in anchors)
 
 
@@ -132,6 +161,65 @@ def test_what_all_results_share_is_said_once(sections, tmp_path):
         1,
     ]
     assert "created of all results" not in text
+
+
+def test_what_was_found_comes_first_then_the_claims(sections, tmp_path):
+    found = Finding(
+        "Bits/dim", "3.75 [3.71, 3.79]", "A <sentence>.", Picture(np.zeros((2, 1, 8, 8), np.uint8), 2, "Two.")
+    )
+    claims = Section("Claims", "All hold.")
+    path = page.write_report(tmp_path, "Title", sections, [ROW], headline=[found], claims=claims)
+    parsed = Page(path.read_text())
+    assert parsed.open == []
+    texts = [
+        text
+        for text in parsed.text
+        if text in ("3.75 [3.71, 3.79]", "A <sentence>.", "All hold.", "Two.", "One line.")
+    ]
+    assert texts == ["3.75 [3.71, 3.79]", "A <sentence>.", "All hold.", "One line.", "Two."]
+    places = [
+        place for place in parsed.ids if place in ("found", "claims", "first-only", "later", "provenance")
+    ]
+    assert places == ["found", "claims", "first-only", "later", "provenance"]
+    markdown = path.with_name("report.md").read_text()
+    assert markdown.startswith("# Title\n\n- **Bits/dim: 3.75 [3.71, 3.79]**. A <sentence>.\n")
+
+
+def test_no_name_occurs_twice(sections, tmp_path):
+    parsed = Page(page.write_report(tmp_path, "Title", sections, [ROW]).read_text())
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert {"table-t", "figure-f"} <= set(parsed.ids)
+
+
+def test_interactive_parts_are_data_beside_the_still_figure(sections, tmp_path):
+    line = Line("a </script>", [1, 2], [3, math.nan], [2, math.nan], [4, math.nan], 0)
+    curve = Curve("c", "f", "x", "y", [line], "y", {"end": (1, 2)})
+    measure = Measure("rate", [1, 2], [0, 1], [2, 3])
+    images = np.zeros((2, 3, 1, 8, 8), np.uint8)
+    slider = ProgressiveSlider("s", "Steps", "A caption.", [1, 2], images, [measure], curve, [1, 2])
+    section = replace(sections[0], interactive=[curve, slider])
+    text = page.write_report(tmp_path, "Title", [section]).read_text()
+    assert Page(text).open == []
+    blocks = [
+        json.loads(block)
+        for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    ]
+    assert [block["name"] for block in blocks] == ["c", "s", "c"]
+    assert blocks[2]["lines"][0]["name"] == "a </script>"
+    assert blocks[2]["lines"][0]["y"] == [3, None]
+    assert blocks[1]["measures"] == [{"label": "rate", "value": [1, 2], "low": [0, 1], "high": [2, 3]}]
+    assert '<svg role="img"' in text
+
+
+def test_the_same_report_has_the_same_bytes(sections, tmp_path):
+    first = page.write_report(tmp_path, "Title", sections, [ROW]).read_bytes()
+    assert page.write_report(tmp_path, "Title", sections, [ROW]).read_bytes() == first
+
+
+def test_the_library_in_the_page_has_its_licence_beside_it():
+    folder = page.HERE / "vendor" / "uplot"
+    assert "MIT" in (folder / "LICENSE").read_text()
+    assert file_digest(folder / "uPlot.iife.min.js") == UPLOT, "as it was published, version 1.6.32"
 
 
 def test_markdown_tables_have_equal_columns(sections, tmp_path):
@@ -171,10 +259,16 @@ def test_missing_and_foreign_files_are_refused(sections, tmp_path):
 HEAVY = ("torch", "h5py", "torchvision", "torch_fidelity")
 PLOTTING = ("matplotlib", "seaborn", "jinja2")
 FREE_OF = {
-    ("report_parts", "page", "mosaics"): (*HEAVY, "matplotlib", "seaborn", "pandas", "scipy"),
+    ("report_parts", "page", "mosaics", "colours", "inline_figures", "interactive_data"): (
+        *HEAVY,
+        "matplotlib",
+        "seaborn",
+        "pandas",
+        "scipy",
+    ),
     (
         *("intervals", "estimate_columns", "bound_tables", "bound_comparisons", "rate_distortion_tables"),
-        *("ablation_table", "quality_tables", "training_tables", "tables", "provenance_rows"),
+        *("ablation_table", "quality_tables", "training_tables", "tables", "provenance_rows", "curves"),
     ): (*HEAVY, *PLOTTING),
     ("figure_style", "figure_files", "figure_descriptions", "plots", "image_grids"): HEAVY,
 }
