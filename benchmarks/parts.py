@@ -13,7 +13,7 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def pack(files: Iterable[Path], root: Path, folder: Path, name: str, limit: int)
                 archive.add(file, file.relative_to(root))
         digests = writer.close()
     write_sums(folder, digests)
+    delete_others(folder, digests)
     return list(digests)
 
 
@@ -137,12 +138,16 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
-    """Write ``SHA256SUMS``, then delete every other file that it does not name."""
+    """Write ``SHA256SUMS``, which appears when it is complete."""
     temporary = folder / f".{SUMS}.writing"
     temporary.write_text("".join(f"{digest}  {part}\n" for part, digest in digests.items()))
     temporary.replace(folder / SUMS)
+
+
+def delete_others(folder: Path, names: Container[str]) -> None:
+    """Delete the files of a folder of parts that are not among ``names``."""
     for path in folder.iterdir():
-        if path.name not in digests and path.name != SUMS:
+        if path.name not in names and path.name != SUMS:
             path.unlink()
 
 

@@ -9,7 +9,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import bound_history  # noqa: E402
 import gpu_run  # noqa: E402
+import kept_state  # noqa: E402
+import lent_machine  # noqa: E402
+import lent_stay  # noqa: E402
 import parts  # noqa: E402
 
 TINY = {
@@ -38,9 +42,8 @@ def stay(folder, monkeypatch, *words):
         "digits",
     ]
     monkeypatch.setattr(sys, "argv", ["gpu_run.py", *map(str, places), *settings, *words])
-    monkeypatch.setattr(gpu_run, "evaluation", lambda here: [gpu_run.stratified(here, "train", "fp32")])
-    here = gpu_run.Stay(gpu_run.parse())
-    gpu_run.spend(here)
+    monkeypatch.setattr(lent_stay, "evaluation", lambda here: [lent_stay.stratified(here, "train", "fp32")])
+    here = lent_stay.spend(lent_stay.Stay(gpu_run.parse()))
     assert here.failed == here.unfinished == []
     return here
 
@@ -50,7 +53,7 @@ def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, 
     monkeypatch.chdir(tmp_path)
     few = ("--minutes", "10", "--train-share", "0.001", "--slices", "2")
     first = stay(tmp_path, monkeypatch, *few)
-    rows = gpu_run.history(tmp_path / "out" / "bits_per_dim.csv")
+    rows = bound_history.history(tmp_path / "out" / "bits_per_dim.csv")
     totals = [(int(row["updates"]), row["split"]) for row in rows if row["quantity"] == "total"]
     assert [split for _, split in totals] == ["test", "train"] and totals[0][0] < totals[1][
         0
@@ -61,18 +64,17 @@ def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, 
     shutil.rmtree(tmp_path / "runs")  # another machine, to which only OUT was carried
     second = stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0.0005", "--slices", "1")
     assert second.updates > before
-    assert f"continuing from {tmp_path / 'out' / 'state'}: {before} updates" in capsys.readouterr().out
+    said = f"continuing from results and state of {tmp_path / 'out'}: {before} updates"
+    assert said in capsys.readouterr().out
     state = tmp_path / "out" / "state"
-    assert (
-        parts.checked(state, parts.read_sums(state))
-        and gpu_run.kept_updates(state, second.name) == second.updates
-    )
+    assert parts.checked(state, parts.read_sums(state))
+    assert kept_state.kept_updates(state, second.name) == second.updates
 
 
 def test_the_time_is_divided_and_some_is_kept():
-    budget = gpu_run.Budget(total=1800, train_share=0.6, slices=3)
+    budget = lent_stay.Budget(total=1800, train_share=0.6, slices=3)
     assert budget.slice_minutes == pytest.approx(6) and budget.reserve == 120
-    assert gpu_run.Budget(total=60, train_share=0.5, slices=1).reserve == 6
+    assert lent_stay.Budget(total=60, train_share=0.5, slices=1).reserve == 6
 
 
 def test_the_history_keeps_one_row_of_each_kind(tmp_path):
@@ -99,18 +101,18 @@ def test_the_history_keeps_one_row_of_each_kind(tmp_path):
             "quantity": "total",
             "bits_per_dim": value,
         }
-        gpu_run.record(path, [row])
-    found = {(row["updates"], row["precision"]): row["bits_per_dim"] for row in gpu_run.history(path)}
+        bound_history.record(path, [row])
+    found = {(row["updates"], row["precision"]): row["bits_per_dim"] for row in bound_history.history(path)}
     assert found == {("10", "bf16"): "4.1", ("20", "fp32"): "3.0", ("10", "fp32"): "4.2"}
-    assert gpu_run.remembered(path, 10, ("test", "full", "bf16"))
-    assert not gpu_run.remembered(path, 20, ("test", "full", "bf16"))
+    assert bound_history.remembered(path, 10, bound_history.Bound("test", "full", "bf16"))
+    assert not bound_history.remembered(path, 20, bound_history.Bound("test", "full", "bf16"))
 
 
 def test_a_command_that_takes_too_long_is_stopped(tmp_path):
     patient = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('cleanly', flush=True)"
     with (tmp_path / "log").open("w") as log:
-        assert gpu_run.run_within(1, [sys.executable, "-c", patient], log) == gpu_run.LATE
-        assert gpu_run.run_within(60, [sys.executable, "-c", "raise SystemExit(3)"], log) == 3
+        assert lent_machine.run_within(1, [sys.executable, "-c", patient], log) == lent_machine.LATE
+        assert lent_machine.run_within(60, [sys.executable, "-c", "raise SystemExit(3)"], log) == 3
     assert (tmp_path / "log").read_text() == "cleanly\n"
 
 
@@ -119,27 +121,27 @@ def test_the_last_error_of_a_log_is_found(tmp_path):
     log.write_text(
         "Error: the first\n## next\n  bar\nError: device 'tpu' is unknown\n[  0.1 min] train: FAILED\n"
     )
-    assert gpu_run.last_error(log) == "device 'tpu' is unknown"
+    assert lent_machine.last_error(log) == "device 'tpu' is unknown"
     log.write_text("Killed")
-    assert gpu_run.last_error(log) == f"see {log}"
+    assert lent_machine.last_error(log) == f"see {log}"
 
 
 def test_what_is_kept_of_another_run_is_refused(tmp_path):
-    assert gpu_run.kept_updates(tmp_path, "cifar10-eps") is None
+    assert kept_state.kept_updates(tmp_path, "cifar10-eps") is None
     (tmp_path / parts.SUMS).write_text(f"{'0' * 64}  cifar10-eps-00012000.tar.000-00000000\n")
-    assert gpu_run.kept_updates(tmp_path, "cifar10-eps") == 12000
+    assert kept_state.kept_updates(tmp_path, "cifar10-eps") == 12000
     with pytest.raises(ValueError, match="holds the run cifar10-eps, not cifar10-mu"):
-        gpu_run.kept_updates(tmp_path, "cifar10-mu")
+        kept_state.kept_updates(tmp_path, "cifar10-mu")
 
 
 def test_a_run_without_results_has_no_log_and_has_not_diverged(tmp_path):
-    assert gpu_run.logged_updates(tmp_path) == 0 and not gpu_run.diverged(tmp_path)
+    assert bound_history.logged_updates(tmp_path) == 0 and not bound_history.diverged(tmp_path)
 
 
 def test_missing_packages_and_wheels_are_named(monkeypatch, tmp_path):
-    gpu_run.check_packages()
-    monkeypatch.setattr(gpu_run, "has_package", lambda name: name not in ("pydantic", "torch-fidelity"))
+    lent_machine.check_packages()
+    monkeypatch.setattr(lent_machine, "has_package", lambda name: name not in ("pydantic", "torch-fidelity"))
     with pytest.raises(ValueError, match=r"packages are missing: torch-fidelity, pydantic \(.*--wheels\)"):
-        gpu_run.check_packages()
+        lent_machine.check_packages()
     with pytest.raises(ValueError, match="holds no wheels"):
-        gpu_run.install(tmp_path, str(tmp_path / "site"))
+        lent_machine.install(tmp_path, str(tmp_path / "site"))
