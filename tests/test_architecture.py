@@ -32,6 +32,7 @@ LAYERS = [
     "ddpm_eval.metrics",
     "ddpm_eval.stages",
     "ddpm_eval.api",
+    "ddpm_eval.adapters",
     "experiments",
     "cli",
     "ddpm_eval.__main__",
@@ -281,7 +282,7 @@ arguments = ["report", "--runs", {str(tmp_path / "runs")!r}, "--reports", {str(t
 cli.main(arguments, standalone_mode=False)
 """
     assert "Report:" in run_python(code)
-    assert (tmp_path / "reports" / "digits" / "report.md").exists()
+    assert (tmp_path / "reports" / "default" / "report.md").exists()
 
 
 def test_the_picture_of_the_packages_shows_their_imports():
