@@ -86,15 +86,16 @@ class BoundStage(Stage):
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of what is missing; protocols of equal numbers of draws share them."""
+        n = len(self.positions(run))
         steps = self.num_steps or run.spec.diffusion.timesteps
         per_image = steps
         pilot = 0
         if self.estimator == "stratified":
             per_image = min(steps, self._estimator(run).evaluations_per_image)
-            pilot = timestep_sampling.PILOT_IMAGES * len(timestep_sampling.pilot_times(steps))
+            pilot = min(n, timestep_sampling.PILOT_IMAGES) * len(timestep_sampling.pilot_times(steps))
         known = {output for stage in planned for output in stage.outputs(run)}
         draws = {p.draws for p, output in self._missing(run).items() if output not in known}
-        return sum(draws) * (len(self.positions(run)) * per_image + pilot)
+        return sum(draws) * (n * per_image + pilot)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure under the first protocol."""

@@ -22,7 +22,7 @@ from PIL import Image
 from ddpm_eval.files import atomic_write, content_digest, digest
 from ddpm_eval.metrics.bound import Estimator, Model, evaluate_bound
 from ddpm_eval.metrics.drawing import draw_samples
-from ddpm_eval.metrics.timestep_sampling import stratified_offsets
+from ddpm_eval.metrics.timestep_sampling import DESIGN_CONSTANTS, stratified_offsets
 from ddpm_eval.model.samplers import make_sampler
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting.image_grids import mosaic
@@ -66,9 +66,9 @@ def training_callbacks(
         ValueError: if a package is missing.
     """
     board = TensorBoard(run.folder / FOLDER) if tensorboard else None
-    callbacks: list[Callback] = (
-        [] if board is None else [board]
-    )  # it opens its file before a preview is shown
+    callbacks: list[Callback] = []
+    if board is not None:
+        callbacks.append(board)  # it opens its file before a preview is shown
     if preview_steps:
         callbacks.append(Previews(run, preview_steps, board))
     try:
@@ -150,9 +150,8 @@ class Previews:
     def _append(self, bound: BoundHistory, seconds: float) -> None:
         history = self._history()
         if history is not None:
-            before = (
-                history.update < bound.update[0]
-            )  # what lies beyond a checkpoint is taken again after a kill
+            # what lies beyond a checkpoint is taken again after a kill
+            before = history.update < bound.update[0]
             bound = replace(
                 bound,
                 update=np.append(history.update[before], bound.update),
@@ -274,10 +273,9 @@ def preview_positions(run: Run) -> Array:
 def history_key(run: Run) -> str:
     """Return the digest of everything that the history depends on beside the weights of each moment."""
     positions = content_digest([preview_positions(run)])
-    precision = run.runtime.precision
-    return digest(
-        run.spec.training_digest(), run.test_images.digest, positions, EVALUATIONS, STEPS, precision
-    )
+    images = (run.test_images.digest, positions)
+    choices = (PROTOCOL.model_dump_json(), EVALUATIONS, DESIGN_CONSTANTS, run.runtime.precision)
+    return digest(run.spec.training_digest(), *images, *choices)
 
 
 def _write_png(pixels: Array, path: Path) -> None:

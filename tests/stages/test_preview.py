@@ -1,40 +1,48 @@
-"""Previews: training is bit-identical with them, and what they show is what measuring the checkpoint
-shows.
-"""
+"""Previews: training is bit-identical with them, and they show what measuring the checkpoint shows."""
 
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from counted_run import Killed, bring_about, measure_bound
 from PIL import Image
-from test_pipeline import torchrun
-from test_train import assert_same_state
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import HERE, cell, digits, tiny
+from two_processes import torchrun
 
 from ddpm_eval.protocol import PROTOCOLS
-from ddpm_eval.reporting import analyse
-from ddpm_eval.reporting.render import mosaic
-from ddpm_eval.results.records import BOUND_HISTORY, BoundHistory
+from ddpm_eval.reporting.bound_tables import split_table
+from ddpm_eval.reporting.training_tables import history_table
+from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory
 from ddpm_eval.spec_text import override
 from ddpm_eval.stages import preview
-from ddpm_eval.stages.pipeline import Run, open_run
-from ddpm_eval.stages.preview import Previews, watching
+from ddpm_eval.stages.base import ensure, is_done
+from ddpm_eval.stages.preview import Previews, history_key, mosaic, training_callbacks
+from ddpm_eval.stages.run import Run, open_run
+from ddpm_eval.stages.sampling_stages import SamplesStage
+from ddpm_eval.stages.training_stage import TrainingStage
+from ddpm_eval.training.checkpoint import load
+from ddpm_eval.training.loop import TrainingOptions
 from ddpm_eval.training.trainer import Trainer
 from experiments.paper.presets import preset, run_name
+
+PAPER = PROTOCOLS["paper"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Killed(Exception):
-    """Stands for a kill."""
+@pytest.fixture(scope="module", autouse=True)
+def few_samples():
+    """A quarter of the samples, which the tests' small batches would make slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview, "SAMPLES", 16)
+        yield
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
-    """The tiny run on 60 real digits, one of whose test images is declared inexact; previews fall between
-    checkpoints.
-    """
+    """The tiny run on 60 real digits, one of them inexact; previews fall between checkpoints."""
     path = tmp_path_factory.mktemp("data") / "few.npz"
     images = {"x_train": digits().array[:40], "x_test": digits("test").array[:20]}
     np.savez(path, **images, inexact_test=np.array([3]))
@@ -43,15 +51,28 @@ def spec(tmp_path_factory):
     )
 
 
-def train(folder, spec, every=3, runtime=HERE):
-    run = Run(folder, spec, runtime)
-    with watching(run, every) as callbacks:
-        run.train(callbacks=callbacks)
+def train(folder, spec, every=3, tensorboard=False):
+    run = Run(folder, spec, HERE)
+    with training_callbacks(run, every, tensorboard) as callbacks:
+        ensure(TrainingStage(TrainingOptions(callbacks=callbacks)), run)
     return run
 
 
 def history(run):
-    return run.store.get(BOUND_HISTORY, BoundHistory)
+    return run.results.get(BOUND_HISTORY, BoundHistory, history_key(run))
+
+
+def stratified(run):
+    """Measure the bound as a stage does, and return its terms."""
+    (terms,) = measure_bound(run, PAPER, estimator="stratified", evaluations_per_image=preview.EVALUATIONS)
+    return terms
+
+
+def assert_same_state(a, b):
+    """Two checkpoints hold the same weights, averages, moments and log, bit by bit."""
+    a, b = load(a), load(b)
+    assert a.step == b.step and a.tensors.keys() == b.tensors.keys()
+    assert [name for name in a.tensors if not torch.equal(a.tensors[name], b.tensors[name])] == []
 
 
 def grid(run, step):
@@ -78,27 +99,24 @@ def test_training_is_bit_identical_with_and_without_previews(spec, trained, tmp_
 
 def test_a_preview_is_what_measuring_the_checkpoint_of_that_update_gives(spec, trained, tmp_path):
     assert history(trained).update.tolist() == [3, 6, 9]
-    settings = {"train.steps": "6", "evaluation.evaluations_per_image": str(preview.EVALUATIONS)}
-    run = Run(tmp_path / "six", override(spec, settings), HERE)
-    run.train()
-    task = run.likelihood("test", [PROTOCOLS["paper"]], few=True)
-    expected, found = analyse.bound_values(task.result(PROTOCOLS["paper"])), history(trained)
+    run = train(tmp_path / "six", override(spec, {"train.steps": "6"}), every=0)
+    terms = stratified(run)
+    expected, found = terms.values(), history(trained)
     assert len(found.image_id) == 19 and found.inexact_left_out == 1 and 3 not in found.image_id
-    np.testing.assert_array_equal(found.offset, task.result(PROTOCOLS["paper"]).offset)
+    np.testing.assert_array_equal(found.offset, terms.offset)
     for quantity in ("total", "rate", "distortion"):
         np.testing.assert_allclose(getattr(found, quantity)[1], expected[quantity], rtol=1e-6)
-    table = analyse.history_table(found)
-    split = analyse.split_table(task.result(PROTOCOLS["paper"]), "fixed-large").set_index("quantity")
+    table = history_table(found)
+    split = split_table(terms).set_index("quantity")
     for column, quantity in {"bits_per_dim": "total", "rate": "rate", "distortion": "distortion"}.items():
         row = table.set_index("update").loc[6, [column, f"{column}_low", f"{column}_high"]].to_numpy(float)
         np.testing.assert_allclose(
             row, split.loc[quantity, ["bits_per_dim", "low", "high"]].to_numpy(float), rtol=1e-6
         )
-    samples = run.sample(preview.SAMPLES, steps=20, method="ddim")
+    samples = bring_about(run, SamplesStage(preview.SAMPLES, 20, "ddim")).read(run).images
     enlarged = mosaic(samples.repeat(8, axis=2).repeat(8, axis=3), preview.COLUMNS)
-    assert (
-        np.abs(enlarged.astype(int) - grid(trained, 6)).max() <= 1
-    )  # batches of another size round differently
+    # batches of another size round differently
+    assert np.abs(enlarged.astype(int) - grid(trained, 6)).max() <= 1
 
 
 def test_previews_follow_the_averaged_weights(trained):
@@ -112,20 +130,23 @@ def test_previews_follow_the_averaged_weights(trained):
         assert value.data_ptr() == average.data_ptr()  # no second copy
 
 
-@pytest.mark.parametrize("what", ["_grid", "_bound", "_write_png"])
+@pytest.mark.parametrize("what", ["Moment.grid", "Moment.bound", "_write_png", "Moment._terms"])
 def test_a_kill_within_a_preview_loses_nothing(spec, trained, tmp_path, monkeypatch, what):
     """At update 6, after the checkpoint of update 4."""
-    original = getattr(preview, what)
+    owner, _, name = what.rpartition(".")
+    place = getattr(preview, owner) if owner else preview
+    original = getattr(place, name)
 
     def killed(*arguments):
-        if Run(tmp_path / "run", spec, HERE).has(BOUND_HISTORY, preview._key(trained)):  # the second preview
+        fresh = Run(tmp_path / "run", spec, HERE)
+        if fresh.results.has(BOUND_HISTORY, history_key(trained)):  # the second preview
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(preview, what, killed)
-    with pytest.raises(Killed):
-        train(tmp_path / "run", spec)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, killed)
+        with pytest.raises(Killed):
+            train(tmp_path / "run", spec)
     assert_same_previews(train(tmp_path / "run", spec), trained)
     assert not list((tmp_path / "run" / "partial").rglob("*.h5"))
 
@@ -160,10 +181,10 @@ def test_moments_beyond_the_checkpoint_are_taken_again(spec, trained, tmp_path):
 
 @pytest.mark.parametrize("kind", [("mu", "vlb", "learned"), ("x0", "mse", "fixed-small")])
 def test_every_kind_of_network_can_be_previewed(spec, tmp_path, kind):
-    """One that predicts mu takes all steps of its chain, with fewer samples: 8 instead of 64 of 400 steps."""
-    one = cell(*kind, train__steps=2, diffusion__timesteps=400, diffusion__beta_end=0.02)
+    """One that predicts mu takes all steps of its chain, with fewer samples: 8 instead of 16 of 100 steps."""
+    one = cell(*kind, train__steps=2, diffusion__timesteps=100, diffusion__beta_end=0.08)
     run = train(tmp_path / kind[0], override(one, {"data.name": spec.data.name}), every=2)
-    rows = 1 if kind[0] == "mu" else 8
+    rows = 1 if kind[0] == "mu" else 2
     assert grid(run, 2).shape == (rows * 65 - 1, 8 * 65 - 1, 3)
     assert np.isfinite(history(run).total).all()
 
@@ -171,7 +192,7 @@ def test_every_kind_of_network_can_be_previewed(spec, tmp_path, kind):
 def test_large_images_are_shown_as_they_are_and_few_test_images_suffice(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "SHOWN_PIXELS", 8)
     run = train(tmp_path / "run", override(spec, {"evaluation.n_test_images": "5", "train.steps": "3"}))
-    assert grid(run, 3).shape == (8 * 9 - 1, 8 * 9 - 1, 3) and len(history(run).image_id) == 5
+    assert grid(run, 3).shape == (2 * 9 - 1, 8 * 9 - 1, 3) and len(history(run).image_id) == 5
 
 
 def test_an_average_that_is_not_finite_is_shown_as_such_and_training_goes_on(
@@ -189,9 +210,9 @@ def test_an_average_that_is_not_finite_is_shown_as_such_and_training_goes_on(
     run = train(tmp_path / "run", spec)
     assert np.isnan(history(run).total).any(1).tolist() == [False, True, False]
     assert "no bound after 6 updates: the network's output is not finite at t = " in caplog.text
-    assert "64 of 64 samples after 6 updates are not finite" in caplog.text
-    assert analyse.history_table(history(run))["bits_per_dim"].isna().tolist() == [False, True, False]
-    assert run.trained() and (grid(run, 6) <= 255).all()
+    assert "16 of 16 samples after 6 updates are not finite" in caplog.text
+    assert history_table(history(run))["bits_per_dim"].isna().tolist() == [False, True, False]
+    assert is_done(TrainingStage(), run) and (grid(run, 6) <= 255).all()
 
 
 def test_a_place_that_cannot_be_written_is_named(spec, tmp_path):
@@ -207,20 +228,14 @@ def test_a_missing_test_split_is_said_before_the_first_update(spec, tmp_path):
     with pytest.raises(ValueError, match=r"x_test.*--preview-steps 0 does without"):
         train(tmp_path / "run", one)
     assert not (tmp_path / "run").exists()
-    assert train(tmp_path / "run", one, every=0).trained()
+    assert is_done(TrainingStage(), train(tmp_path / "run", one, every=0))
 
 
 def test_samples_and_bound_are_shown_on_the_board(spec, trained, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = Run(tmp_path / "run", spec, HERE)
-    with watching(run, 3, tensorboard=True) as callbacks:
-        run.train(callbacks=callbacks)
+    run = train(tmp_path / "run", spec, tensorboard=True)
     assert_same_state(run.folder, trained.folder)
-    events, table = (
-        EventAccumulator(str(run.folder / "tensorboard")).Reload(),
-        analyse.history_table(history(run)),
-    )
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    table = history_table(history(run))
     for name, column in {"total": "bits_per_dim", "total_low": "bits_per_dim_low", "rate": "rate"}.items():
         points = events.Scalars(f"bits_per_dim_of_19_test_images/{name}")
         assert [point.step for point in points] == [3, 6, 9]
@@ -232,22 +247,18 @@ def test_samples_and_bound_are_shown_on_the_board(spec, trained, tmp_path):
 
 
 def test_the_estimate_agrees_with_the_full_bound(trained, tmp_path):
-    """Same images, same noise: 8 of 20 terms instead of all, with weights; the interval covers the
-    difference.
-    """
+    """Same images, same noise, 8 of 20 terms with weights: the interval covers the difference."""
     shutil.copytree(trained.folder, tmp_path / "run")
-    task = open_run(tmp_path / "run", HERE).likelihood("test", [PROTOCOLS["paper"]])
-    full = analyse.bound_values(task.result(PROTOCOLS["paper"]))["total"]
-    last = analyse.history_table(history(trained)).iloc[-1]
+    (terms,) = measure_bound(open_run(tmp_path / "run", HERE), PAPER)
+    full = terms.values()["total"]
+    last = history_table(history(trained)).iloc[-1]
     spread = (last["bits_per_dim_high"] - last["bits_per_dim_low"]) / 2
     assert abs(last["bits_per_dim"] - full.mean()) < 2 * spread
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_preview(tmp_path):
-    """None waits for another for ever; what they show together is what one process shows of their
-    checkpoint.
-    """
+    """None waits for another for ever; together they show what one process shows of their checkpoint."""
     small = {
         "network.base_channels": "8",
         "train.steps": "12",
