@@ -21,12 +21,12 @@ def test_provenance_is_of_this_process():
 
 def test_the_commit_is_the_packages_wherever_it_is_run_from(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|.+-g[0-9a-f]+(-dirty)?|unknown", provenance._git_commit())
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|.+-g[0-9a-f]+(-dirty)?|none", provenance._git_commit())
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance._git_commit() == "unknown"
+    assert provenance._git_commit() == "none"
     assert provenance._version("no-such-package") == "not installed"
 
 
