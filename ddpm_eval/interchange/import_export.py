@@ -30,14 +30,8 @@ from ddpm_eval.interchange.weight_files import SAFETENSORS_NAME, local_path, rea
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.spec_text import override
 from ddpm_eval.training.build import build_network
-from ddpm_eval.training.checkpoint import (
-    FILE_NAME,
-    RESULTS_NAME,
-    Checkpoint,
-    load_network,
-    save,
-    write_tensors,
-)
+from ddpm_eval.training.checkpoint import FILE_NAME, RESULTS_NAME, Checkpoint, load_network, save
+from ddpm_eval.training.tensor_files import write_tensors
 from ddpm_eval.training.weights import check_weights
 
 

@@ -8,12 +8,12 @@ digest of all that its weights depend on.
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,7 +28,10 @@ from ddpm_eval.metrics.fidelity import (
 )
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.runtime import ALONE, Progress, Runtime, global_seed, silent
-from ddpm_eval.training.checkpoint import write_tensors
+from ddpm_eval.spec import LARGEST_SIDE
+from ddpm_eval.spec_text import read_json
+from ddpm_eval.training.tensor_files import FileKind, damaged, read_tensors, write_tensors
+from ddpm_eval.training.weights import check_weights
 
 LAYERS = ("features", "logits")
 FEATURE_WIDTH = 64
@@ -39,9 +42,16 @@ WIDEST_POOLED = 128
 """Convolutions of more channels are not followed by another halving of the side."""
 RECIPE_VERSION = 1
 """To be raised when a change of this file changes the weights without changing a field of `Recipe`."""
-KIND = "ddpm_eval classifier 2"
+KIND = FileKind(
+    name="safetensors file",
+    field="kind",
+    value="ddpm_eval classifier 2",
+    others=frozenset({"metadata"}),
+    foreign="holds weights of another network, not a data set's classifier",
+)
 """What a classifier's file says that it is."""
 FEWEST_IMAGES = 64
+MOST_CLASSES = 10**5
 EVALUATION_BATCH = 500
 BATCH_SIZE = 256
 """Images per pass, which use at most about 1 GB."""
@@ -160,6 +170,7 @@ class DatasetClassifier(FeatureExtractorBase):
             self.network = ClassifierNetwork(
                 self.metadata.channels, self.metadata.side, len(self.metadata.classes)
             )
+        check_weights(weights, self.network, feature_extractor_weights_path)
         self.network.load_state_dict(weights)
         self.requires_grad_(False).eval()
 
@@ -221,7 +232,7 @@ def load_or_train_classifier(
     path = classifier_path(train, test, folder, seed=seed)
     if runtime.main and not path.exists():
         weights, metadata = _train(train, test, seed, runtime.device, progress)
-        write_tensors(path, weights, {"kind": KIND, "metadata": json.dumps(asdict(metadata))})
+        write_tensors(path, weights, {KIND.field: KIND.value, "metadata": json.dumps(asdict(metadata))})
     runtime.barrier()
     return load_classifier(path, runtime=runtime)
 
@@ -387,21 +398,34 @@ def _accuracy(network: ClassifierNetwork, test: ImageSet, classes: tuple[int, ..
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], ClassifierMetadata]:
-    """Read a classifier's weights and metadata; raise ValueError if the file is none of this recipe."""
+    """Read a classifier's weights and metadata.
+
+    Raises:
+        ValueError: if the file is damaged or holds no classifier of this recipe.
+    """
+    file = read_tensors(path, KIND)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file (truncated? delete it to train again): {error}"
-        ) from None
-    if header.get("kind") != KIND:
-        raise ValueError(f"{path} holds weights of another network, not a data set's classifier")
-    metadata = ClassifierMetadata(**json.loads(header["metadata"]))
+        metadata = TypeAdapter(ClassifierMetadata).validate_python(read_json(file.header["metadata"]))
+    except ValidationError as error:
+        raise damaged(path, f"its metadata: {error.errors()[0]['msg']}") from None
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
     if metadata.recipe_version != RECIPE_VERSION:
         raise ValueError(
             f"{path} is a classifier of recipe {metadata.recipe_version}, this program's is {RECIPE_VERSION} "
             "(delete it to train again)"
         )
-    return weights, replace(metadata, classes=tuple(metadata.classes))
+    if not _is_possible(metadata):
+        raise damaged(path, f"its metadata are impossible: {metadata}")
+    return file.tensors, metadata
+
+
+def _is_possible(metadata: ClassifierMetadata) -> bool:
+    """Tell whether a classifier can be what its metadata say, before a network of that size is made."""
+    return (
+        metadata.channels in (1, 3)
+        and 1 <= metadata.side <= LARGEST_SIDE
+        and 2 <= len(metadata.classes) <= MOST_CLASSES
+        and 0 <= metadata.test_accuracy <= 1
+        and metadata.n_test >= 1
+    )

@@ -2,8 +2,9 @@
 
 The tensors are flat, and their names begin with what they are: ``model/`` and ``ema/`` (the network's weights
 and their moving average), ``adam/exp_avg/`` and ``adam/exp_avg_sq/`` (the optimiser's moments), ``log/`` (one
-value per update). The file's header holds the specification, the step, and metadata in JSON. A kill while a
-file is written leaves the previous one in place. No pickle is read or written.
+value per update). The file's header holds the specification, the step, and metadata in JSON. Damage is found
+when a file is read, see `ddpm_eval.training.tensor_files`. A kill while a file is written leaves the previous
+one in place. No pickle is read or written.
 """
 
 import hashlib
@@ -13,21 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm_eval.files import DIGEST_DIGITS, atomic_write
+from ddpm_eval.files import DIGEST_DIGITS
 from ddpm_eval.model.unet import UNet
-from ddpm_eval.spec import RunSpec
-from ddpm_eval.spec_text import parse
+from ddpm_eval.spec import MOST_UPDATES, RunSpec
+from ddpm_eval.spec_text import parse, read_json
 from ddpm_eval.training.build import build_network
+from ddpm_eval.training.tensor_files import FileKind, damaged, read_tensors, write_tensors
 from ddpm_eval.training.weights import check_weights
 
 FILE_NAME = "checkpoint.safetensors"
 RESULTS_NAME = "results.h5"
 """The name of the file beside a checkpoint that holds what is measured of it."""
 FORMAT = "ddpm_eval checkpoint 1"
+LARGEST_NUMBER = 2**63
+"""In the metadata."""
+KIND = FileKind(
+    name="checkpoint",
+    field="format",
+    value=FORMAT,
+    others=frozenset({"spec", "step", "facts"}),
+    foreign=f"is a safetensors file, but no {FORMAT!r} (other projects' weights: import-checkpoint)",
+)
 
 
 @dataclass
@@ -39,12 +48,14 @@ class Checkpoint:
         step: the number of parameter updates done.
         tensors: the state by name, such as ``ema/conv_in.weight``; see the module's header.
         metadata: how the state came about: status, reason, seconds, threads, device.
+        source: where it was read from, for messages.
     """
 
     spec: RunSpec
     step: int
     tensors: dict[str, Tensor]
     metadata: dict[str, str | float] = field(default_factory=dict)
+    source: str = "the checkpoint"
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors of one prefix, such as ``"ema/"``, by the rest of their names."""
@@ -75,36 +86,25 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     write_tensors(path, checkpoint.tensors, header)
 
 
-def load(
-    path: Path, *, prefixes: tuple[str, ...] | None = None, device: torch.device | str = "cpu"
-) -> Checkpoint:
-    """Read a checkpoint.
+def load(path: Path, *, prefixes: tuple[str, ...] | None = None) -> Checkpoint:
+    """Read a checkpoint's header and tensors, and check that they are undamaged.
 
     Args:
         path: the path of the file, or of the run's folder.
         prefixes: read only the tensors whose names begin with one of these; None reads all.
-        device: the device to put the tensors on.
 
     Raises:
-        ValueError: if the file is missing, truncated, or no checkpoint of this project.
+        ValueError: if the file is missing, truncated, damaged, or no checkpoint of this project.
     """
     path = _file(path)
+    file = read_tensors(path, KIND, prefixes)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is a safetensors file, but no {FORMAT!r} "
-                    "(other projects' weights: import-checkpoint)"
-                )
-            wanted = [name for name in file.keys() if prefixes is None or name.startswith(prefixes)]
-            tensors = {name: file.get_tensor(name) for name in wanted}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint (truncated, or another kind of file?): {error}"
-        ) from None
-    spec = parse(json.loads(header["spec"]))
-    return Checkpoint(spec, int(header["step"]), tensors, json.loads(header["facts"]))
+        spec = parse(read_json(file.header["spec"]))
+        step = _step(file.header["step"])
+        metadata = _metadata(file.header["facts"])
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+    return Checkpoint(spec, step, file.tensors, metadata, str(path))
 
 
 def load_network(path: Path) -> tuple[RunSpec, UNet]:
@@ -143,33 +143,21 @@ def weights_digest(source: Path | Mapping[str, Tensor]) -> str:
     return content.hexdigest()[:DIGEST_DIGITS]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file atomically; its folder is created.
-
-    Raises:
-        ValueError: if the file cannot be written.
-    """
-    on_cpu = _writable(tensors)
-    with atomic_write(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # that of any new file; safetensors lets only the owner read its own
-        try:
-            save_file(on_cpu, temporary, header)
-        except SafetensorError as error:
-            raise OSError(error) from None
-        temporary.chmod(mode)
+def _step(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_UPDATES))):
+        raise ValueError(f"the number of updates is {text[:40]!r}")
+    return int(text)
 
 
-def _writable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors to contiguous CPU memory where needed; those that share memory get copies of their own."""
-    seen: set[int] = set()
-    result = {}
-    for name, value in tensors.items():
-        value = value.detach().cpu().contiguous()
-        pointer = value.untyped_storage().data_ptr()
-        result[name] = value.clone() if pointer in seen else value
-        seen.add(pointer)
-    return result
+def _metadata(text: str) -> dict[str, str | float]:
+    found = read_json(text)
+    if not isinstance(found, dict) or not all(_is_plain(value) for value in found.values()):
+        raise ValueError("its metadata are not texts and finite numbers by name")
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and abs(value) < LARGEST_NUMBER)
 
 
 def _file(path: Path) -> Path:

@@ -23,6 +23,7 @@ from ddpm_eval.spec_text import differences
 from ddpm_eval.training import checkpoint, memory
 from ddpm_eval.training.batches import Batches
 from ddpm_eval.training.checkpoint import Checkpoint
+from ddpm_eval.training.saved_state import check_log, check_state
 from ddpm_eval.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def train(
         finished = _finished_log(saved, spec)
         if finished is not None:
             return finished
+        check_state(saved)
         _note_threads(saved, runtime)
     if not options.ignore_memory:
         memory.check(spec, runtime, images)
@@ -117,7 +119,11 @@ def training_log(saved: Checkpoint) -> TrainingLog:
 
     Args:
         saved: a checkpoint read with at least the prefixes ``model/`` and ``log/``.
+
+    Raises:
+        ValueError: if it holds no log.
     """
+    check_log(saved)
     return TrainingLog(
         loss=saved.tensors["log/loss"].numpy(),
         gradient_norm=saved.tensors["log/gradient_norm"].numpy(),

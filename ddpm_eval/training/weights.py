@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from ddpm_eval.model.unet import UNet
+from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
 """The weights of a network by name."""
+
+ENDS = ("conv_in.weight", "conv_out.weight")
+"""The names of a ``UNet``'s first and last layer."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,23 @@ class Architecture:
 
 
 def architecture(weights: State) -> Architecture | None:
-    """Read off the weights of a `UNet` what their shapes say, None if they lack its first or last layer."""
-    if "conv_in.weight" not in weights or "conv_out.weight" not in weights:
+    """Read off the weights of a ``UNet`` what their shapes say, None if they lack its first or last layer."""
+    ends = [weights[name] for name in ENDS if name in weights]
+    if [end.dim() for end in ends] != [4, 4]:
         return None
-    base_channels, channels = weights["conv_in.weight"].shape[:2]
+    base_channels, channels = weights[ENDS[0]].shape[:2]
+    if base_channels == 0:
+        return None
     widths: list[int] = []
     while (name := f"down.{len(widths)}.block.0.conv1.weight") in weights:
-        widths.append(len(weights[name]))
+        widths.append(sum(weights[name].shape[:1]))
     blocks = 0
     while f"down.0.block.{blocks}.conv1.weight" in weights:
         blocks += 1
     attention = (level for level in range(len(widths)) if f"down.{level}.attn.0.q.weight" in weights)
     return Architecture(
         channels=channels,
-        out_channels=len(weights["conv_out.weight"]),
+        out_channels=len(weights[ENDS[1]]),
         base_channels=base_channels,
         multipliers=tuple(width // base_channels for width in widths),
         blocks=blocks,
@@ -65,8 +69,8 @@ def architecture(weights: State) -> Architecture | None:
     )
 
 
-def check_weights(weights: State, network: UNet, source: object) -> None:
-    """Check that ``weights`` have the names and shapes of ``network`` and are finite.
+def check_weights(weights: State, network: nn.Module, source: object) -> None:
+    """Check that ``weights`` have the names, shapes and kinds of numbers of ``network``, and are finite.
 
     Args:
         weights: the weights by name.
@@ -74,12 +78,15 @@ def check_weights(weights: State, network: UNet, source: object) -> None:
         source: where the weights came from, for the message.
 
     Raises:
-        ValueError: if they differ (the first field that differs is named), or a weight is not finite.
+        ValueError: if they differ (the first field that differs is named), or a weight is not finite or of
+            another kind (such as integers).
     """
     expected = network.state_dict()
     if _shapes(weights) != _shapes(expected):
         raise ValueError(_difference(weights, expected, source))
     for name, value in weights.items():
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise ValueError(f"{source}: weight {name} holds numbers of type {value.dtype}")
         if not bool(value.isfinite().all()):
             raise ValueError(
                 f"{source}: weight {name} holds values that are not finite (did the training diverge?)"

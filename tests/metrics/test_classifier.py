@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from damage import CASES, outcomes
 
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics import classifier
+from ddpm_eval.training.tensor_files import write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +119,80 @@ def test_classifier_files_that_are_none_are_refused(digits_classifier, tmp_path)
         classifier.load_classifier(foreign)
     old = tmp_path / "old.safetensors"
     metadata = dataclasses.asdict(digits_classifier.module.metadata) | {"recipe_version": 0}
-    header = {"metadata": json.dumps(metadata), "kind": classifier.KIND}
+    header = {"metadata": json.dumps(metadata), "kind": classifier.KIND.value}
     safetensors.torch.save_file({"w": torch.zeros(2)}, old, header)
     with pytest.raises(ValueError, match="is a classifier of recipe 0, this"):
         classifier.load_classifier(old)
+
+
+def weights_and_header(path):
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = {name: value for name, value in file.metadata().items() if "digest" not in name}
+        return {name: file.get_tensor(name) for name in file.keys()}, header
+
+
+def test_a_classifier_of_an_earlier_version_has_no_digests_and_is_read(digits_classifier, tmp_path):
+    weights, header = weights_and_header(digits_classifier.weights_path)
+    safetensors.torch.save_file(weights, tmp_path / "old.safetensors", header)
+    found = classifier.load_classifier(tmp_path / "old.safetensors")
+    assert found.weights_digest == digits_classifier.weights_digest
+
+
+@pytest.mark.parametrize(
+    ("weights", "metadata", "sentence"),
+    [
+        ({"head.bias": torch.zeros(1)}, {}, "head.bias has shape"),
+        (
+            {"head.bias": torch.full((10,), float("inf"))},
+            {},
+            "weight head.bias holds values that are not finite",
+        ),
+        (
+            {"head.bias": torch.zeros(10, dtype=torch.int8)},
+            {},
+            "weight head.bias holds numbers of type torch.int8",
+        ),
+        ({"more": torch.zeros(1)}, {}, "weights that this network does not have: more"),
+        ({}, {"classes": [1, 2]}, "head.weight has shape"),
+        ({}, {"channels": 3}, "has shape"),
+        ({}, {"channels": 10**9}, "damaged: its metadata are impossible"),
+        ({}, {"side": -1}, "damaged: its metadata are impossible"),
+        ({}, {"side": "wide"}, "damaged: its metadata: Input should be a valid integer"),
+        ({}, {"classes": None}, "damaged: its metadata: Input should be a valid tuple"),
+        ({}, {"test_accuracy": float("nan")}, "damaged: its metadata are impossible"),
+        ({}, "[" * 100_000, "damaged: .*nested too deeply"),
+        ({}, "{}", "damaged: its metadata: Field required"),
+        ({}, "{", "damaged: .*is no JSON"),
+    ],
+)
+def test_weights_and_metadata_that_do_not_fit_are_refused(
+    digits_classifier, tmp_path, weights, metadata, sentence
+):
+    own, header = weights_and_header(digits_classifier.weights_path)
+    if isinstance(metadata, dict):
+        metadata = json.dumps(json.loads(header["metadata"]) | metadata)
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file(own | weights, path, header | {"metadata": metadata})
+    with pytest.raises(ValueError, match=rf"foreign.safetensors.*{sentence}") as caught:
+        classifier.load_classifier(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_damaged_copies_are_refused_or_equal(digits_classifier, tmp_path):
+    own, header = weights_and_header(digits_classifier.weights_path)
+    other = {name: value + 1 for name, value in own.items()}
+    write_tensors(tmp_path / "other", other, header)
+    expected = digits_classifier.module.metadata
+
+    def assert_whole(path):
+        found = classifier.load_classifier(path)
+        assert found.weights_digest == digits_classifier.weights_digest
+        assert found.module.metadata == expected
+
+    content = digits_classifier.weights_path.read_bytes()
+    others = (tmp_path / "other").read_bytes()
+    counts = outcomes(tmp_path / "damaged.safetensors", content, others, assert_whole)
+    assert counts["refused"] > 0.5 * CASES
 
 
 def test_a_classifiers_key_covers_its_data_its_seed_and_its_whole_recipe(train, test_set, monkeypatch):

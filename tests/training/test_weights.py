@@ -64,6 +64,13 @@ def test_weights_of_another_architecture_are_refused_with_the_field(field: str) 
             {"norm_out.bias": torch.full((16,), float("nan"))},
             "^file: weight norm_out.bias holds values that are not finite",
         ),
+        ({"norm_out.bias": torch.zeros(16, dtype=torch.int8)}, "^file: weight norm_out.bias .* torch.int8"),
+        ({"conv_in.weight": torch.zeros(())}, r"^file: conv_in.weight has shape \(\), but"),
+        ({"conv_in.weight": torch.zeros(0, 1, 3, 3)}, r"^file: conv_in.weight has shape \(0, 1, 3, 3\), but"),
+        (
+            {"down.0.block.0.conv1.weight": torch.zeros(())},
+            r"^file: network.multipliers is \(0, 2\) in the w",
+        ),
     ],
 )
 def test_unknown_missing_misshapen_and_infinite_weights_are_named(
