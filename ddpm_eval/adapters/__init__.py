@@ -1,1 +1,4 @@
-"""Any network as a model that can be measured, and the models of other projects as such."""
+"""The models of other projects as models that can be measured, one project a file.
+
+None of the projects is imported: an adapter needs the object that it is given, and nothing else.
+"""
