@@ -32,8 +32,7 @@ DELIVERED = "delivered.txt"
 """The file in OUT that lists what earlier calls took along."""
 BUSY = ".lock"
 """The file in OUT that a stay locks as long as it lasts."""
-PART_BYTES = 15 * MIB
-CALL_BYTES = 56 * MIB
+CALL_BYTES = 52 * MIB
 """Data of one call to the machine, where the repository and packages travel, too."""
 
 
@@ -58,30 +57,28 @@ LIMITS = Limits()
 # To the machine
 
 
-def split(file: Path, folder: Path, part_bytes: int = PART_BYTES, call_bytes: int = CALL_BYTES) -> list[Path]:
-    """Cut a file into parts, and lay them out in one folder for each call.
+def split(file: Path, folder: Path, call_bytes: int = CALL_BYTES) -> list[Path]:
+    """Cut a file into equal parts, one for each call, as few as there can be.
 
     Args:
         file: to be carried.
         folder: of the calls' folders 1, 2, ...; it must not exist.
-        part_bytes: the largest size of a part.
-        call_bytes: the largest size of a call's parts together.
+        call_bytes: the largest size of a part.
 
     Returns:
-        The calls' folders, each with a ``SHA256SUMS`` of all parts.
+        The calls' folders, each with its part and a ``SHA256SUMS`` of all parts.
     """
     folder.mkdir(parents=True)
-    per_call = max(1, call_bytes // part_bytes)
+    n_calls = -(-file.stat().st_size // call_bytes)
+    size = -(-file.stat().st_size // n_calls)
     digests: dict[str, str] = {}
-    calls: list[Path] = []
+    calls = [folder / str(number) for number in range(1, n_calls + 1)]
     with file.open("rb") as source:
-        while block := source.read(part_bytes):
-            number = len(digests)
-            if number % per_call == 0:
-                calls.append(folder / str(len(calls) + 1))
-                calls[-1].mkdir()
+        for number, call in enumerate(calls):
+            block = source.read(size)
             name = f"{file.name}.part{number:03d}"
-            (calls[-1] / name).write_bytes(block)
+            call.mkdir()
+            (call / name).write_bytes(block)
             digests[name] = hashlib.sha256(block).hexdigest()
     for call in calls:
         parts.write_sums(call, digests)
@@ -233,7 +230,7 @@ def main() -> None:
 
 def say_split(options: argparse.Namespace) -> str:
     """Split a file, and name the folders."""
-    calls = split(options.source, options.target, int(options.part_mb * MIB), int(options.call_mb * MIB))
+    calls = split(options.source, options.target, int(options.call_mb * MIB))
     return f"{len(calls)} calls: {', '.join(map(str, calls))}"
 
 
@@ -291,7 +288,6 @@ def parse() -> argparse.Namespace:
         verb.add_argument("source", type=Path)
         verb.add_argument("target", type=Path)
         if name == "split":
-            verb.add_argument("--part-mb", type=float, default=PART_BYTES / MIB, help="MiB of a part")
             verb.add_argument("--call-mb", type=float, default=CALL_BYTES / MIB, help="MiB of a call")
         if name == "collect":
             verb.add_argument("--wait", type=float, default=0, help="seconds to wait for the stay's end")

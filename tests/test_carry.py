@@ -1,4 +1,4 @@
-"""What travels to a lent machine and back: calls within their limits, what matters most first, nothing lost."""
+"""What travels to a lent machine and back: calls within limits, what matters most first, nothing lost."""
 
 import subprocess
 import sys
@@ -116,7 +116,7 @@ def test_a_damaged_file_and_a_strange_folder_are_refused(out, tmp_path):
 def test_data_travel_in_several_calls_and_are_joined(tmp_path):
     file = tmp_path / "cifar10.npz"
     np.savez(file, x_test=np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), np.uint8))
-    calls = carry.split(file, tmp_path / "calls", part_bytes=LIMIT, call_bytes=4 * LIMIT)
+    calls = carry.split(file, tmp_path / "calls", call_bytes=4 * LIMIT)
     assert [path.name for path in calls] == ["1", "2", "3"]
     assert all(sum(path.stat().st_size for path in call.glob("*.part*")) <= 4 * LIMIT for call in calls)
     missing = [carry.receive(call, tmp_path / "place") for call in calls]
