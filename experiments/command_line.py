@@ -8,7 +8,7 @@ import click
 
 INTERRUPTED = 130
 COMMANDS = {
-    "reproduce": ("The paper's experiments", "All experiments of a preset or one RUN, and the report."),
+    "reproduce": ("The paper's experiments", "All experiments of two data sets, a preset or a RUN."),
     "ablation": ("The paper's experiments", "Table 2: six models of one preset."),
     "rate-distortion": ("The paper's experiments", "Rate and distortion: the split, Table 4 and Fig. 5."),
     "progressive": ("The paper's experiments", "The estimate of x_0 over the reverse process, Fig. 6."),

@@ -13,8 +13,8 @@ from experiments.progress import ExperimentBar
 from experiments.report import Report, summary
 from experiments.study import Study
 
-FIRST_RESULT = "quality"
-"""The stage of the first job after which its results are shown at once; what comes later deepens them."""
+FIRST_RESULTS = ("baseline", "bound-test-stratified", "bound-test-protocols", "quality")
+"""The stages after which the main runs' results are shown at once; what comes later deepens them."""
 
 
 def perform(
@@ -29,7 +29,7 @@ def perform(
 
     Args:
         study: the runs and the report's folder.
-        jobs: of the experiment, from `experiments.plan`; the first is shown as soon as its quality is known.
+        jobs: of the experiment, from `experiments.plan`; some of their results are shown at once.
         tables: files of the report's tables folder to print, without suffix.
         dry_run: only print what would be done.
         echo: prints a line.
@@ -56,8 +56,9 @@ def perform(
 
 
 def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, int]], report: Report) -> None:
-    """Run all jobs; render the report when the first job has its quality, and whenever a job is done."""
-    runs = {run.folder: run for run in study.runs}
+    """Run all jobs; render the report after the main runs' first results, and whenever a job is done."""
+    runs = {run.folder: run for run in study.every_run}
+    subjects = {job.name: job for job in jobs if runs[job.folder] in study.subjects}
     with ExperimentBar(missing, shown=_is_main()) as bar:
 
         def show(job: Job) -> None:
@@ -67,8 +68,8 @@ def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, i
 
         def on_progress(event: ProgressEvent) -> None:
             bar.update(event)
-            if event.stored and event.stage == FIRST_RESULT and event.job == jobs[0].name:
-                show(jobs[0])
+            if event.stored and event.stage in FIRST_RESULTS and event.job in subjects:
+                show(subjects[event.job])
 
         def on_done(job: Job) -> None:
             bar.finish(job.name)

@@ -26,6 +26,22 @@ REPRODUCE = (
     "interpolate",
 )
 """The stages of the paper's model; what comes after its quality deepens the report."""
+QUALITY = tuple(
+    "bound-test-stratified" if name == "bound-test-protocols" else name
+    for name in REPRODUCE
+    if name not in ("baseline", "bound-train", "bound-test-chains")
+)
+"""The stages of the paper's model where likelihood is measured of another run."""
+LIKELIHOOD = (
+    "baseline",
+    "train",
+    "reference-images",
+    "bound-train",
+    "bound-test-protocols",
+    "progressive",
+    "bound-test-chains",
+)
+"""The stages of that run; the baseline, which needs no training, gives the first numbers."""
 ABLATION = ("train", "bound-test-stratified", "sample", "quality")
 RATE_DISTORTION = ("train", "baseline", "bound-train", "bound-test-protocols", "bound-test-chains")
 PROGRESSIVE = ("train", "progressive")
@@ -34,11 +50,18 @@ PROGRESSIVE = ("train", "progressive")
 def reproduce_jobs(study: Study) -> list[Job]:
     """Return all jobs of a preset, the paper's model first; of a single run its own.
 
+    Of the default study the first two are those of the photographs and of the digits' main run.
+
     Raises:
         ValueError: if the settings fix what the ablation varies.
     """
-    main = _job(study, study.main, REPRODUCE)
-    return [main] if study.preset is None else [main, *ablation_jobs(study)[1:]]
+    if study.preset is None:
+        return [_job(study, study.main, REPRODUCE)]
+    others = ablation_jobs(study)[1:]
+    if study.other_bound_run is None:
+        return [_job(study, study.main, REPRODUCE), *others]
+    likelihood = _job(study, study.other_bound_run, LIKELIHOOD)
+    return [likelihood, _job(study, study.main, QUALITY), *others]
 
 
 def ablation_jobs(study: Study) -> list[Job]:
@@ -62,16 +85,24 @@ def ablation_jobs(study: Study) -> list[Job]:
 
 
 def rate_distortion_jobs(study: Study) -> list[Job]:
-    """Return the job of the main run."""
-    return [_job(study, study.main, RATE_DISTORTION)]
+    """Return the job of the run whose likelihood is reported."""
+    return [_job(study, study.bound_run, RATE_DISTORTION)]
 
 
 def progressive_jobs(study: Study) -> list[Job]:
-    """Return the job of the main run, with no more samples than Fig. 6 shows."""
-    job = _job(study, study.main, PROGRESSIVE)
+    """Return the job of that run, with no more samples than Fig. 6 shows."""
+    job = _job(study, study.bound_run, PROGRESSIVE)
     return [replace(job, spec=override(job.spec, {"evaluation.n_curve": "0"}))]
 
 
 def _job(study: Study, run: StudyRun, stages: tuple[str, ...]) -> Job:
     options = study.options
-    return Job(run.folder, run.spec, stages, options.data_root, options.inception_weights, options.device)
+    return Job(
+        folder=run.folder,
+        spec=run.spec,
+        stages=stages,
+        data_root=options.data_root,
+        inception_weights=options.inception_weights,
+        device=options.device,
+        label=run.label if run is study.other_bound_run else "",
+    )

@@ -1,16 +1,19 @@
 """A study: the runs behind one report, where they lie, what they are, and what is stored of them.
 
 A study is of a preset, which has a run for each cell of Table 2, or of one run that was named by its folder.
+The default study joins two presets: Table 2 and sample quality are of the digits, and likelihood is of one
+model of the photographs.
 Nothing here needs torch: what a run is comes from its preset or from its results. What a checkpoint says of a
 run is read by `experiments.trained_run`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from ddpm_eval.files import digest
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
 from ddpm_eval.results.fields import Record
@@ -21,6 +24,10 @@ from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
 
 R = TypeVar("R", bound=Record)
 RESULTS_FILE = "results.h5"
+DEFAULT = "default"
+"""Name of the study that joins `ABLATION_PRESET` and `BOUND_PRESET`."""
+ABLATION_PRESET = "digits"
+BOUND_PRESET = "photos"
 VARIED = ("diffusion.prediction", "diffusion.objective")
 """Fields that the ablation varies: a study in which the user fixes one of them is of a single run."""
 OF_THE_DATA = ("ReferenceImages", "Baseline")
@@ -119,9 +126,10 @@ class Study:
         runs: in the order of Table 2.
         main: the one of them that most experiments are about: the paper's model, or the only run.
         report_folder: where the report is written.
-        preset: the preset's name; None for a run that was named by its folder.
+        preset: the preset's name, or `DEFAULT`; None for a run that was named by its folder.
         settings: fields of the specification that the user replaced.
         options: that apply to all runs.
+        other_bound_run: the run of other images that likelihood is measured of; None if it is ``main``.
     """
 
     runs: tuple[StudyRun, ...]
@@ -130,6 +138,22 @@ class Study:
     preset: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     options: StudyOptions = field(default_factory=StudyOptions)
+    other_bound_run: StudyRun | None = None
+
+    @property
+    def bound_run(self) -> StudyRun:
+        """The run whose bound, rate, distortion and progressive decompression are reported."""
+        return self.other_bound_run or self.main
+
+    @property
+    def subjects(self) -> tuple[StudyRun, ...]:
+        """The runs that experiments are about: `main` and, where it is another one, `bound_run`."""
+        return tuple(dict.fromkeys((self.main, self.bound_run)))
+
+    @property
+    def every_run(self) -> tuple[StudyRun, ...]:
+        """All runs, those of Table 2 first."""
+        return tuple(dict.fromkeys((*self.runs, self.bound_run)))
 
     @property
     def has_every_cell(self) -> bool:
@@ -177,6 +201,38 @@ def resolve_preset(
     digest = specs[MAIN_CELL].training_digest()
     report = name if digest == preset(name).training_digest() else f"{name}-{digest}"
     return Study(tuple(found.values()), found[MAIN_CELL], options.reports / report, name, chosen, options)
+
+
+def resolve_default(
+    settings: Mapping[str, str] | None = None,
+    seed: int = 0,
+    *,
+    runs: Path = Path("runs"),
+    options: StudyOptions | None = None,
+) -> Study:
+    """Return the default study: the digits' cells of Table 2, and a model of the photographs for likelihood.
+
+    Its report is named ``default``, with a digest where settings or seed make other runs than the presets'.
+
+    Args:
+        settings: fields to replace in all runs, see `ddpm_eval.spec_text.override`.
+        seed: of everything.
+        runs: the folder of the runs.
+        options: that apply to all runs.
+
+    Raises:
+        ValueError: if there is no such field or value.
+    """
+    study = resolve_preset(ABLATION_PRESET, settings, seed, runs=runs, options=options)
+    spec = preset(BOUND_PRESET, settings=settings, seed=seed)
+    found = [study.main.spec.training_digest(), spec.training_digest()]
+    plain = [preset(name).training_digest() for name in (ABLATION_PRESET, BOUND_PRESET)]
+    return replace(
+        study,
+        preset=DEFAULT,
+        report_folder=study.options.reports / (DEFAULT if found == plain else f"{DEFAULT}-{digest(*found)}"),
+        other_bound_run=StudyRun(run_folder(runs, spec), spec, f"{BOUND_PRESET} {spec.cell}"),
+    )
 
 
 def resolve_run(

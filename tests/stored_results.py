@@ -173,5 +173,5 @@ def store_results(run, results, weights=WEIGHTS, **provenance):
 
 def store_study(study):
     """Put results into all runs of a study."""
-    for run in study.runs:
-        store_results(run, main_results() if run is study.main else cell_results())
+    for run in study.every_run:
+        store_results(run, main_results() if run in study.subjects else cell_results())

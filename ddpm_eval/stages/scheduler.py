@@ -37,7 +37,17 @@ _events: "multiprocessing.Queue[ProgressEvent] | None" = None  # of a worker pro
 
 @dataclass(frozen=True)
 class Job:
-    """A run and the stages to bring it through, named as in `ddpm_eval.stages.registry`."""
+    """A run and the stages to bring it through, named as in `ddpm_eval.stages.registry`.
+
+    Attributes:
+        folder: of the run.
+        spec: what the run is.
+        stages: their names, in order.
+        data_root: where data sets lie that are not embedded.
+        inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+        device: auto, cpu, cuda or cuda:N.
+        label: the job's name, if it is not its folder's.
+    """
 
     folder: Path
     spec: RunSpec
@@ -45,11 +55,12 @@ class Job:
     data_root: Path | None = None
     inception_weights: Path | None = None
     device: str = "auto"
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return self.folder.name
+        """The job's name, distinct among those that are run together."""
+        return self.label or self.folder.name
 
 
 def pending(job: Job) -> dict[str, int]:
@@ -69,7 +80,7 @@ def pending(job: Job) -> dict[str, int]:
 
 def _evaluations(stage: Stage, run: Run, planned: list[Stage]) -> int:
     """Return about the network evaluations of a stage and of what it requires, and add them to the plan."""
-    if is_done(stage, run):
+    if stage in planned or is_done(stage, run):
         return 0
     before = sum(_evaluations(required, run, planned) for required in stage.requires(run))
     own = stage.network_evaluations(run, planned)

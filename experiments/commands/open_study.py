@@ -12,20 +12,31 @@ from experiments.commands.options import (
     StudyParameters,
     refuse_beside_run,
 )
-from experiments.study import Study, StudyOptions, resolve_preset, resolve_run
+from experiments.study import (
+    DEFAULT,
+    Study,
+    StudyOptions,
+    resolve_default,
+    resolve_preset,
+    resolve_run,
+)
 
 
 def open_study(
     parameters: ReportParameters,
     spec_of_run: Callable[[Path], RunSpec],
     inception_weights: Path | None = None,
+    default_preset: str = DEFAULT,
 ) -> Study:
     """Return the study of a preset, or of a run that was named by its folder.
+
+    With another data set and no preset it is the digits' preset with these images.
 
     Args:
         parameters: of the command.
         spec_of_run: reads what the run in a folder is.
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+        default_preset: the preset that is meant where none is named; `DEFAULT` means the default study.
 
     Raises:
         ValueError: if the parameters contradict each other, or there is no such preset, run or data set.
@@ -34,13 +45,13 @@ def open_study(
     if parameters.run is not None:
         refuse_beside_run(parameters.run, parameters.preset_options)
         return resolve_run(parameters.run, spec_of_run(parameters.run), parameters.settings, options)
-    return resolve_preset(
-        parameters.preset or DEFAULT_PRESET,
-        preset_settings(parameters),
-        parameters.seed or 0,
-        runs=parameters.runs or DEFAULT_RUNS,
-        options=options,
-    )
+    settings = preset_settings(parameters)
+    seed = parameters.seed or 0
+    runs = parameters.runs or DEFAULT_RUNS
+    name = parameters.preset or (default_preset if parameters.data is None else DEFAULT_PRESET)
+    if name == DEFAULT:
+        return resolve_default(settings, seed, runs=runs, options=options)
+    return resolve_preset(name, settings, seed, runs=runs, options=options)
 
 
 def preset_settings(parameters: StudyParameters) -> Mapping[str, str]:

@@ -107,7 +107,6 @@ class StudyParameters:
         str | None,
         click.Option(
             ["--preset"],
-            show_default=DEFAULT_PRESET,
             help="Which experiment, instead of a RUN; see the command presets.",
         ),
     ]

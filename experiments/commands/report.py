@@ -10,8 +10,8 @@ from experiments.study import measured_spec
 
 @command_with(ReportParameters)
 def command(parameters: ReportParameters) -> None:
-    """Render the report of a preset or a RUN from what is stored; computes nothing."""
+    """Render the report of the default study, a preset or a RUN from what is stored; computes nothing."""
     study = open_study(parameters, measured_spec)
-    if not any(run.entries() for run in study.runs):
+    if not any(run.entries() for run in study.every_run):
         raise ValueError(f"{study.main.folder.parent} holds no results to report (reproduce makes them)")
     click.echo(f"Report: {write_report(study)}")

@@ -7,5 +7,9 @@ from experiments.plan import reproduce_jobs
 
 @command_with(ExperimentParameters)
 def command(parameters: ExperimentParameters) -> None:
-    """All experiments of a preset or one RUN; resumes; ends with the report's path."""
+    """All experiments of the default study, a preset or one RUN; resumes; ends with the report's path.
+
+    The default study is of two data sets: Table 2 and sample quality are of the digits, all about
+    likelihood is of the photos.
+    """
     run_experiment(parameters, reproduce_jobs, ["table2", "split", "table4"])

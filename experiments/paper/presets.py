@@ -72,12 +72,14 @@ class _Effort(NamedTuple):
     n_samples: int
     n_train_images: int
     n_curve: int
+    n_test_images: int | None = None
 
 
 # fmt: off
 #  name                             data                   channels  side  flips  base  multipliers         blocks  attention  groups  dropout
 _SHAPES = {
     "digits":                 _Shape("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
+    "photos":                 _Shape("photos",              3,         8,  False,   32, (1, 2),             1,      (),         8,     0.0),
     "mnist":                  _Shape("mnist",               1,        28,  False,   32, (1, 2, 2),          1,      (7,),       8,     0.0),
     "cifar10":                _Shape("cifar10",             3,        32,  True,   128, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
     "cifar10-small":          _Shape("cifar10",             3,        32,  True,    64, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
@@ -88,9 +90,10 @@ _SHAPES = {
     "lsun-bedroom256-large":  _Shape("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
 }
 
-#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves
+#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves  test
 _TRAINING = {
-    "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    400,    100,   400),
+    "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    256,    100,   256),
+    "photos":                 _Effort(    2_000,  64, 1e-3,   100, 0.995,    200, "fixed-large",    128,     48,     0,   128),
     "mnist":                  _Effort(   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
     "cifar10":                _Effort(  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
     "cifar10-small":          _Effort(  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
@@ -104,6 +107,7 @@ _TRAINING = {
 
 DEVIATIONS = {
     "digits": "not in the paper: scikit-learn's 8x8 digits, a network of 0.16M parameters",
+    "photos": "not in the paper: 8x8 patches of scikit-learn's two photographs, a network of 0.65M parameters",
     "mnist": "not in the paper",
     "cifar10": "",
     "cifar10-small": "not in the paper: half the width, larger batches and learning rate, shorter average",
@@ -147,7 +151,10 @@ def preset(
         ),
         train=_training(effort),
         evaluation=EvaluationSpec(
-            n_samples=effort.n_samples, n_train_images=effort.n_train_images, n_curve=effort.n_curve
+            n_samples=effort.n_samples,
+            n_train_images=effort.n_train_images,
+            n_test_images=effort.n_test_images,
+            n_curve=effort.n_curve,
         ),
     )
     return override(spec, settings or {})
@@ -155,7 +162,7 @@ def preset(
 
 def run_name(spec: RunSpec) -> str:
     """Name a run's folder: its cell, with a digest where it is not exactly the preset's."""
-    plain = preset(spec.preset, _cell(spec)).training_digest() == spec.training_digest()
+    plain = preset(spec.preset, cell_of(spec)).training_digest() == spec.training_digest()
     return spec.cell if plain else f"{spec.cell}-{spec.training_digest()}"
 
 
@@ -163,14 +170,15 @@ def against_the_paper(spec: RunSpec) -> str:
     """Say how a run departs from the paper: its preset's deviations, and what it changes in the preset."""
     if spec.preset not in DEVIATIONS:
         return "another project's model"
-    plain = preset(spec.preset, _cell(spec), seed=spec.seed)
+    plain = preset(spec.preset, cell_of(spec), seed=spec.seed)
     changed = differences(spec, plain)
     if spec.train.steps != plain.train.steps:
         changed.append(f"train.steps: {spec.train.steps}, not {plain.train.steps}")
     return "; ".join(filter(None, [DEVIATIONS[spec.preset], *changed])) or "as published"
 
 
-def _cell(spec: RunSpec) -> Cell:
+def cell_of(spec: RunSpec) -> Cell:
+    """Return the cell of Table 2 that a run would belong to."""
     return Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)
 
 

@@ -47,6 +47,6 @@ def _row(found: CheckedClaim) -> tuple[str | float, ...]:
 def _counts(checked: Sequence[CheckedClaim]) -> str:
     counts = Counter(found.verdict for found in checked)
     return (
-        f"Of {len(checked)} claims of the paper {counts['holds']} hold here, {counts['does not hold']} do not "
-        f"hold, and {counts['undecided']} are undecided."
+        f"Of {len(checked)} claims of the paper {counts['holds']} hold here, {counts['does not hold']} do "
+        f"not hold, and {counts['undecided']} are undecided."
     )

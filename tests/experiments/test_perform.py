@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from stored_results import cell_results, store_results
+from stored_results import cell_results, main_results, store_results
 
 from ddpm_eval.files import write_text
 from ddpm_eval.runtime import ProgressEvent
 from experiments import perform as module
 from experiments.perform import perform
-from experiments.plan import ablation_jobs
-from experiments.study import StudyOptions, resolve_preset
+from experiments.plan import ablation_jobs, reproduce_jobs
+from experiments.study import StudyOptions, resolve_default, resolve_preset
 
 
 @pytest.fixture
@@ -66,6 +66,26 @@ def test_results_are_shown_as_they_arrive(study, pages, capsys):
     assert [line.partition(": ")[0] for line in lines] == [jobs[0].name, *(job.name for job in jobs)]
     assert all(line.endswith(f"({page})") for line in lines)
     assert "bits/dim" in lines[0]
+
+
+def test_first_results_of_both_subjects_are_shown_at_once(tmp_path, monkeypatch, pages, capsys):
+    options = StudyOptions(tmp_path / "reports")
+    study = resolve_default(runs=tmp_path / "runs", options=options)
+    jobs = reproduce_jobs(study)
+    photos, digits, other = (job.name for job in jobs[:3])
+
+    def run_all(jobs, missing, workers, on_progress, on_done):
+        store_results(study.bound_run, {"baseline": main_results()["baseline"]})
+        for name, stage in [(photos, "baseline"), (digits, "quality"), (other, "quality"), (digits, "train")]:
+            on_progress(ProgressEvent(name, stage, 1, 1, stored=True))
+
+    monkeypatch.setattr(module, "run_all", run_all)
+    monkeypatch.setattr(module, "pending", lambda job: {"baseline": 0, "train": 3, "quality": 0})
+    perform(study, jobs, [], dry_run=False, echo=lambda line: None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [photos, digits]
+    assert "a Gaussian that was fitted to its images needs" in lines[0]
+    assert len(pages) == 3  # and in the end
 
 
 @pytest.mark.usefixtures("scheduler")

@@ -9,26 +9,28 @@ from ddpm_eval.stages.registry import stages
 from ddpm_eval.stages.run import Run
 from experiments import plan
 from experiments.plan import ablation_jobs, progressive_jobs, rate_distortion_jobs, reproduce_jobs
-from experiments.study import StudyOptions, resolve_preset, resolve_run
+from experiments.study import StudyOptions, resolve_default, resolve_preset, resolve_run
 
 
 def test_every_planned_stage_exists(tmp_path):
     known = stages(Run(tmp_path, TINY, HERE))
-    for planned in (plan.REPRODUCE, plan.ABLATION, plan.RATE_DISTORTION, plan.PROGRESSIVE):
+    every = (plan.REPRODUCE, plan.ABLATION, plan.RATE_DISTORTION, plan.PROGRESSIVE)
+    for planned in (*every, plan.QUALITY, plan.LIKELIHOOD):
         assert set(planned) <= set(known)
         assert len(set(planned)) == len(planned)
-        assert planned[0] == "train"
+        assert planned[0] == ("baseline" if planned is plan.LIKELIHOOD else "train")
 
 
 def test_stages_follow_those_that_they_read():
-    order = plan.REPRODUCE
-    for earlier, later in [
-        ("bound-train", "bound-test-protocols"),
-        ("progressive", "sample"),
-        ("sample", "quality"),
-        ("quality", "bound-test-chains"),
-    ]:
-        assert order.index(earlier) < order.index(later)
+    for order in (plan.REPRODUCE, plan.QUALITY, plan.LIKELIHOOD):
+        for earlier, later in [
+            ("bound-train", "bound-test-protocols"),
+            ("progressive", "sample"),
+            ("sample", "quality"),
+            ("quality", "bound-test-chains"),
+        ]:
+            assert order is not plan.REPRODUCE or {earlier, later} <= set(order)
+            assert not {earlier, later} <= set(order) or order.index(earlier) < order.index(later)
 
 
 def test_the_papers_model_comes_first_then_the_others_that_predict_eps():
@@ -46,6 +48,27 @@ def test_reproduce_measures_everything_of_the_papers_model_and_the_ablation_of_t
     first, *others = reproduce_jobs(study)
     assert (first.folder, first.spec, first.stages) == (study.main.folder, study.main.spec, plan.REPRODUCE)
     assert others == ablation_jobs(study)[1:]
+
+
+def test_the_default_study_measures_likelihood_of_the_photos_and_all_else_of_the_digits():
+    study = resolve_default()
+    likelihood, quality, *others = reproduce_jobs(study)
+    assert (likelihood.folder, likelihood.spec) == (study.bound_run.folder, study.bound_run.spec)
+    assert (quality.folder, quality.spec) == (study.main.folder, study.main.spec)
+    assert others == ablation_jobs(study)[1:]
+    full = {"baseline", "bound-train", "bound-test-protocols", "bound-test-chains"}
+    assert full <= set(likelihood.stages)
+    assert not full & set(quality.stages)
+    assert set(plan.ABLATION) <= set(quality.stages)
+    assert set(plan.REPRODUCE) <= {*likelihood.stages, *quality.stages}
+    names = [job.name for job in reproduce_jobs(study)]
+    assert len(set(names)) == len(names)  # though two folders have one name
+
+
+def test_rate_and_distortion_are_of_the_run_whose_likelihood_is_reported():
+    study = resolve_default()
+    for jobs in (rate_distortion_jobs, progressive_jobs):
+        assert [job.folder for job in jobs(study)] == [study.bound_run.folder]
 
 
 def test_of_a_given_run_there_is_one_job(tmp_path):

@@ -12,7 +12,7 @@ from tiny import TINY
 from ddpm_eval.reporting.report_parts import Section
 from experiments import report as module
 from experiments.report import Report, summary, write_report
-from experiments.study import StudyOptions, StudyRun, resolve_preset, resolve_run
+from experiments.study import StudyOptions, StudyRun, resolve_default, resolve_preset, resolve_run
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_TORCH = """
@@ -54,6 +54,7 @@ def written(tmp_path_factory):
 def test_every_part_of_the_report_is_there_in_the_papers_order(written):
     _, page = written
     assert titles(page) == [
+        "What the paper claims, checked",
         "Samples",
         "Ablation (Table 2)",
         "Rate and distortion (Table 4, Fig. 5)",
@@ -78,7 +79,7 @@ def test_files_have_the_names_that_scripts_rely_on(written):
     study, _ = written
     assert {path.stem for path in study.tables.glob("*.csv")} == {
         *("table2", "split", "table4", "baseline", "protocols", "gap", "chains", "steps"),
-        *("memorisation", "quality", "table1", "training"),
+        *("memorisation", "quality", "table1", "training", "claims"),
     }
     figures = {path.stem for path in study.figures.glob("*.png")}
     assert figures == {
@@ -111,7 +112,7 @@ def test_the_head_of_a_presets_report_says_what_was_chosen(tmp_path):
 def test_without_results_every_part_is_not_measured_yet(tmp_path):
     page = write_report(preset_study(tmp_path))
     parts = titles(page)
-    assert len(parts) == 13  # there is nothing that was made
+    assert len(parts) == 14  # there is nothing that was made
     assert page.with_name("report.md").read_text().count("Not measured yet") == len(parts)
 
 
@@ -125,6 +126,33 @@ def test_a_single_runs_report_has_no_ablation_and_begins_with_the_run(tmp_path):
     assert "Ablation (Table 2)" not in titles(page)
     assert f"- Run: {folder}\n- Data: digits, 1 x 8 x 8\n- Network: 1,234 parameters" in text
     assert "Preset" not in text
+
+
+def test_the_default_report_takes_likelihood_from_one_run_and_the_rest_from_the_others(tmp_path):
+    study = resolve_default(runs=tmp_path / "runs", options=StudyOptions(tmp_path / "reports"))
+    store_study(study)
+    page = write_report(study)
+    assert page.parent == tmp_path / "reports" / "default"
+    text = page.with_name("report.md").read_text()
+    assert text.startswith("# Denoising diffusion on digits and photos: sample quality, bound")
+    assert "- Preset: digits and photos (likelihood is of photos, all else of digits)\n" in text
+    assert "- Data: digits, 1 x 8 x 8; photos, 3 x 8 x 8\n" in text
+    assert "photos test set, n = 12 images" in text
+    assert "Ablation of prediction, objective and variance on digits" in text
+    assert "| photos eps-mse-fixed-large | bound/full/test/paper |" in text
+    assert "Not measured yet" not in text
+    assert "photos eps-mse-fixed-large" in (study.tables / "training.csv").read_text()
+
+
+def test_sections_are_rendered_again_when_the_likelihood_of_the_other_run_changes(tmp_path, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(module, "OF_THE_MAIN_RUN", [lambda study: rendered.append(study) or _section()])
+    study = resolve_default(runs=tmp_path / "runs", options=StudyOptions(tmp_path / "reports"))
+    report = Report(study)
+    for run, expected in ((study.main, 1), (study.bound_run, 2), (study.runs[0], 2)):
+        store_results(run, {"training": make_log()})
+        report.write()
+        assert len(rendered) == expected
 
 
 def test_a_preset_of_which_the_settings_fix_the_cell_has_no_ablation(tmp_path):
@@ -155,6 +183,8 @@ def _section():
 def test_a_run_in_one_line(tmp_path):
     run = StudyRun(tmp_path, TINY, "tiny")
     assert summary(run) == "trained"
+    store_results(run, {"baseline": main_results()["baseline"]})
+    assert summary(run) == "a Gaussian that was fitted to its images needs 2.367 [2.320, 2.414] bits/dim"
     store_results(run, main_results())
     total, quality = summary(run).split(" bits/dim, ")
     assert float(total.split()[0]) > 1

@@ -23,9 +23,11 @@ from ddpm_eval.results.store import Entry
 from ddpm_eval.spec_text import override
 from experiments.paper.presets import TABLE_2
 from experiments.study import (
+    DEFAULT,
     StudyOptions,
     StudyRun,
     measured_spec,
+    resolve_default,
     resolve_preset,
     resolve_run,
     run_folder,
@@ -75,6 +77,41 @@ def test_settings_and_seed_make_other_runs_and_another_report(tmp_path):
     assert len({study.main.folder for study in (plain, other, seeded)}) == 3
     longer = resolve_preset("digits", {"train.steps": "2000"}, options=options)  # the same run, further on
     assert longer.report_folder == plain.report_folder
+
+
+def test_the_default_study_joins_the_digits_and_a_model_of_the_photos(tmp_path):
+    options = StudyOptions(reports=tmp_path / "reports", device="cpu")
+    study = resolve_default(runs=tmp_path, options=options)
+    digits = resolve_preset("digits", runs=tmp_path, options=options)
+    photos = resolve_preset("photos", runs=tmp_path, options=options).main
+    assert (study.runs, study.main, study.options) == (digits.runs, digits.main, options)
+    assert (study.bound_run.folder, study.bound_run.spec) == (photos.folder, photos.spec)
+    assert study.bound_run.label == "photos eps-mse-fixed-large"
+    assert study.subjects == (study.main, study.bound_run)
+    assert study.every_run == (*study.runs, study.bound_run)
+    assert study.has_every_cell
+    assert study.preset == DEFAULT
+    assert study.report_folder == tmp_path / "reports" / "default"
+
+
+def test_settings_and_seed_apply_to_both_parts_of_the_default_study():
+    settings = {"train.steps": "9", "evaluation.n_samples": "70"}
+    study = resolve_default(settings)
+    assert {(run.spec.train.steps, run.spec.evaluation.n_samples) for run in study.every_run} == {(9, 70)}
+    assert study.settings == settings
+    assert study.report_folder.name == "default"  # the same runs, at another moment
+    others = [resolve_default({"train.batch_size": "16"}), resolve_default(seed=4)]
+    assert {run.spec.seed for run in others[1].every_run} == {4}
+    names = [other.report_folder.name for other in others]
+    assert all(name.startswith("default-") for name in names)
+    assert len(set(names)) == 2
+
+
+def test_likelihood_is_of_the_main_run_where_there_is_no_other(tmp_path):
+    for study in (resolve_preset("digits"), resolve_run(tmp_path, TINY)):
+        assert study.bound_run is study.main
+        assert study.subjects == (study.main,)
+        assert study.every_run == study.runs
 
 
 def test_a_learned_variance_stays_learned_where_another_is_set():

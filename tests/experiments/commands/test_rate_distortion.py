@@ -12,8 +12,17 @@ def test_a_run_of_another_preset_is_refused(trained_run, tmp_path):
     target.mkdir(parents=True)
     for file in ("results.h5", "checkpoint.safetensors"):
         (target / file).write_bytes((trained_run / file).read_bytes())
-    message = refuse("rate-distortion", *folders(tmp_path / "other"))
+    message = refuse("rate-distortion", "--preset", "digits", *folders(tmp_path / "other"))
     assert "belongs to another run" in message and "network.base_channels" in message
+
+
+@pytest.mark.parametrize("command", ["rate-distortion", "progressive"])
+def test_it_is_of_the_photos_unless_another_preset_or_other_images_are_named(command, tmp_path):
+    dry = [command, "--dry-run", *folders(tmp_path)]
+    assert f"{tmp_path / 'runs' / 'photos'}/eps-mse-fixed-large: to do: train" in call(*dry)
+    assert f"{tmp_path / 'runs' / 'digits'}/" in call(*dry, "--preset", "digits")
+    assert f"{tmp_path / 'runs' / 'digits'}/" in call(*dry, "--data", "digits")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

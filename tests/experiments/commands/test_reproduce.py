@@ -17,6 +17,7 @@ def test_it_prints_the_tables_and_the_reports_path(reproduced):
     folder, output = reproduced
     report = Path(re.search(r"Report: (.*)", output)[1])
     assert report.is_file() and report.parent.parent == folder / "reports"
+    assert report.parent.name.startswith("default-")
     assert "rate" in output and "reverse steps" in output and "eps" in output
 
 
@@ -46,6 +47,15 @@ def test_figures_come_as_png_and_pdf_with_their_numbers(reproduced):
     assert expected <= names
     assert names == {path.stem for path in folder.glob("*.pdf")}
     assert names == {path.stem for path in folder.glob("*.csv")}
+
+
+def test_likelihood_is_of_the_photos_and_the_ablation_of_the_digits(reproduced):
+    runs = reproduced[0] / "runs"
+    assert len(list((runs / "digits").iterdir())) == len(TABLE_2)
+    assert len(list((runs / "photos").iterdir())) == 1
+    text = next((reproduced[0] / "reports").iterdir()).joinpath("report.md").read_text()
+    assert "photos test set, n = 24 images" in text
+    assert "Ablation of prediction, objective and variance on digits" in text
 
 
 def test_a_second_call_and_report_only_render(reproduced):

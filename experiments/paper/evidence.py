@@ -1,0 +1,313 @@
+"""The quantities that the paper's claims are about, from a study's stored results, each with its interval.
+
+A Frechet distance of a cell that diverged is infinite: no samples are worse. Differences of the bound are
+paired over images, which were measured with the same noise. Intervals of differences and ratios of two
+distances are made from the two intervals as if the distances were independent.
+
+Source of the latter: Zou and Donner, "Construction of confidence limits about effect measures", Statistics in
+Medicine 27 (2008) ("MOVER").
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpm_eval.reporting.bound_tables import BITS_PER_DIM
+from ddpm_eval.reporting.estimate_columns import estimate_columns
+from ddpm_eval.reporting.intervals import difference, mean_estimate, ratio_estimate
+from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
+from ddpm_eval.results.bound_terms import BoundTerms
+from ddpm_eval.results.fields import Estimate
+from ddpm_eval.results.records import (
+    QUALITY_OVER_TIME,
+    SQUARED_FEATURES,
+    Neighbours,
+    Quality,
+    QualityCurve,
+    TrainingLog,
+)
+from experiments.paper.presets import TABLE_2, Cell, cell_of
+from experiments.study import Study, StudyRun
+
+MU_L_LEARNED, MU_L, MU_MSE, EPS_L_LEARNED, EPS_L, EPS_MSE = TABLE_2
+OBJECTIVES = {"vlb": "L", "mse": "MSE"}
+MOSTLY = 0.5
+"""The share of clipped updates above which it is said."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study's results say of a claim.
+
+    Attributes:
+        estimates: of the claim's quantity; the claim is about all of them.
+        condition: how they were measured.
+        missing: why some or all were not measured; empty if all were.
+    """
+
+    estimates: tuple[Estimate, ...]
+    condition: str = ""
+    missing: str = ""
+
+
+def not_measured(reason: str) -> Evidence:
+    """Return the evidence of a claim of which nothing is known."""
+    return Evidence((), missing=reason)
+
+
+# Samples
+
+
+def distance_margins(study: Study, worse: Sequence[Cell], better: Sequence[Cell]) -> Evidence:
+    """Return by how much the distances of the worse cells exceed those of the better ones.
+
+    Args:
+        study: with the cells of Table 2.
+        worse: cells; each is compared with every one of ``better``.
+        better: cells.
+    """
+    known = {cell: _distance(study, cell) for cell in (*worse, *better)}
+    absent = [cell_name(cell) for cell, distance in known.items() if distance is None]
+    margins = [
+        independent_difference(first, second)
+        for first in (known[cell] for cell in worse)
+        for second in (known[cell] for cell in better)
+        if first is not None and second is not None
+    ]
+    how = _of_samples(study, tuple(known), "difference of the Frechet distances")
+    return Evidence(tuple(margins), how, _absent(absent))
+
+
+def distance_ratio(study: Study, first: Cell, second: Cell) -> Evidence:
+    """Return the ratio of two cells' distances."""
+    known = {cell: _distance(study, cell) for cell in (first, second)}
+    absent = [cell_name(cell) for cell, distance in known.items() if distance is None]
+    a, b = known[first], known[second]
+    if a is None or b is None:
+        return not_measured(_absent(absent))
+    how = _of_samples(study, (first, second), "ratio of the Frechet distances")
+    return Evidence((independent_ratio(a, b),), how)
+
+
+def late_improvement(study: Study) -> Evidence:
+    """Return by how much the distance of x0_hat falls from the middle of the reverse process to its end."""
+    curve = study.main.result(QUALITY_OVER_TIME, QualityCurve)
+    if curve is None:
+        return not_measured("sample quality over the reverse process was not measured")
+    half = study.main.spec.diffusion.timesteps / 2
+    middle = int(np.argmin(np.abs(curve.position - half)))
+    end = int(np.argmin(curve.position))
+    first, last = (_distance_at(curve, k) for k in (middle, end))
+    what = (
+        f"Frechet distance of x0_hat at t = {curve.position[middle]} minus that at "
+        f"t = {curve.position[end]}, n = {curve.n_samples} samples ({curve.features})"
+    )
+    return Evidence((independent_difference(first, last),), _how([study.main], what))
+
+
+def memorisation(study: Study) -> Evidence:
+    """Return how often samples are nearer to training images than held-out ones, in pixels and features."""
+    found = study.main.result("neighbours", Neighbours)
+    if found is None:
+        return not_measured("nearest neighbours of samples were not searched")
+    what = (
+        "probability that a sample is nearer to its nearest training image than a test image is to its own, "
+        f"the larger of pixels' and features', n = {found.n_samples} samples and {found.n_held_out} test "
+        "images"
+    )
+    estimates = (found.pixel_memorisation, found.feature_memorisation)
+    return Evidence(estimates, _how([study.main], what))
+
+
+def published_distance(study: Study) -> Evidence:
+    """Return the main run's FID, if it can be compared with published ones of CIFAR-10."""
+    quality = study.main.result("quality", Quality)
+    data = study.main.spec.data.name
+    if data != "cifar10" or quality is None or not quality.is_inception:
+        return not_measured(f"needs FID of CIFAR-10 samples; this report is of {data}")
+    what = f"FID, n = {quality.n_samples} samples (the paper: 50,000)"
+    return Evidence((quality.frechet_distance,), _how([study.main], what))
+
+
+# The bound
+
+
+def bound_difference(study: Study, first: Cell, second: Cell) -> Evidence:
+    """Return the paired difference of two cells' bits/dim, first - second."""
+    runs = [_run(study, cell) for cell in (first, second)]
+    bounds = [None if run is None else run.bound() for run in runs]
+    absent = [cell_name(cell) for cell, terms in zip((first, second), bounds, strict=True) if terms is None]
+    a, b = bounds
+    if a is None or b is None:
+        return not_measured(_absent(absent))
+    if not np.array_equal(a.image_id, b.image_id):
+        return not_measured("the two cells' bounds are of different images")
+    what = (
+        f"bits/dim of {cell_name(first)} minus {cell_name(second)}, paired over {len(a.image_id)} test images"
+    )
+    return Evidence((paired_difference(a, b),), _how([run for run in runs if run is not None], what))
+
+
+def train_test_gap(study: Study) -> Evidence:
+    """Return by how much the bound of test images exceeds that of training images."""
+    run = study.bound_run
+    test, train = run.bound("test"), run.bound("train")
+    if test is None or train is None:
+        return not_measured("the bound of test and training images was not measured")
+    means = [mean_estimate(terms.values()["total"], terms.stratified_by) for terms in (test, train)]
+    what = (
+        f"test minus train in bits/dim, {len(test.image_id)} test and {len(train.image_id)} training images"
+    )
+    return Evidence((difference(*means).estimate(BITS_PER_DIM),), _how([run], what))
+
+
+def imperceptible_share(study: Study) -> Evidence:
+    """Return the share of the bits that describe the distortion L_0."""
+    terms = study.bound_run.bound()
+    if terms is None:
+        return not_measured("the bound was not measured")
+    values = terms.values()
+    share = ratio_estimate(values["distortion"], values["total"], terms.stratified_by).estimate("1")
+    return Evidence((share,), _of_bound(study, terms, "distortion over total"))
+
+
+def late_rate_share(study: Study) -> Evidence:
+    """Return the share of the rate that is received in the last tenth of the reverse process."""
+    terms = study.bound_run.bound()
+    if terms is None:
+        return not_measured("the bound was not measured")
+    rate = terms.term_values()[:, 1:]
+    late = rate[:, : max(1, terms.num_steps // 10 - 1)]
+    share = ratio_estimate(late.sum(1), rate.sum(1), terms.stratified_by).estimate("1")
+    return Evidence((share,), _of_bound(study, terms, f"share of the rate at t <= {late.shape[1] + 1}"))
+
+
+def final_error(study: Study) -> Evidence:
+    """Return the root mean squared error after all reverse steps, on the 0-255 scale."""
+    terms = study.bound_run.bound()
+    if terms is None:
+        return not_measured("the bound was not measured")
+    last = rate_distortion_curve(terms).iloc[-1]
+    value, low, high = (float(last[name]) for name in estimate_columns("rmse_255"))
+    error = Estimate(value, low, high, "levels")
+    return Evidence((error,), _of_bound(study, terms, "RMSE of x0_hat at t = 1 on 0-255"))
+
+
+def prior_term(study: Study) -> Evidence:
+    """Return L_T in bits/dim."""
+    terms = study.bound_run.bound()
+    if terms is None:
+        return not_measured("the bound was not measured")
+    prior = mean_estimate(terms.values()["prior"], terms.stratified_by).estimate(BITS_PER_DIM)
+    return Evidence((prior,), _of_bound(study, terms, "L_T in bits/dim, in closed form"))
+
+
+# Differences, ratios and words
+
+
+def paired_difference(first: BoundTerms, second: BoundTerms) -> Estimate:
+    """Return the mean of the images' differences of the total in bits/dim, first - second.
+
+    Args:
+        first: of the same images with the same noise as ``second``.
+        second: see there.
+    """
+    design = first if first.estimator == "stratified" else second
+    values = first.values()["total"] - second.values()["total"]
+    return mean_estimate(values, design.stratified_by).estimate(BITS_PER_DIM)
+
+
+def independent_difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return first - second; without an interval if one is infinite, and NaN if both are."""
+    value = first.value - second.value
+    if not math.isfinite(value):
+        return Estimate(value, value, value, first.unit)
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, low, high, first.unit)
+
+
+def independent_ratio(first: Estimate, second: Estimate) -> Estimate:
+    """Return first / second of positive estimates; infinite if the first one is, NaN if both are."""
+    a, b = (_log(estimate) for estimate in (first, second))
+    value, low, high = (math.exp(part) for part in independent_difference(a, b)[:3])
+    return Estimate(value, low, high, "1")
+
+
+def clipped_share(run: StudyRun) -> tuple[float, float]:
+    """Return the share of a run's updates whose gradient was clipped, and the gradients' median norm.
+
+    Both are NaN where no training is recorded.
+    """
+    log = run.result("training", TrainingLog)
+    if log is None or not len(log.gradient_norm):
+        return math.nan, math.nan
+    norms = log.gradient_norm.astype(np.float64)
+    return float(np.mean(norms > run.spec.train.clip_norm)), float(np.median(norms))
+
+
+def cell_name(cell: Cell) -> str:
+    """Name a cell as in Table 2: ``mu, L, learned``."""
+    return f"{cell.prediction}, {OBJECTIVES[cell.objective]}, {'learned' if cell.learned else 'fixed'}"
+
+
+def _log(estimate: Estimate) -> Estimate:
+    value, low, high = (math.log(part) if part > 0 else -math.inf for part in estimate[:3])
+    return Estimate(value, low, high, "1")
+
+
+def _distance_at(curve: QualityCurve, k: int) -> Estimate:
+    value, low, high = map(float, curve.frechet_distance[k])
+    return Estimate(value, low, high, SQUARED_FEATURES)
+
+
+def _run(study: Study, cell: Cell) -> StudyRun | None:
+    return next((run for run in study.runs if cell_of(run.spec) == cell), None)
+
+
+def _distance(study: Study, cell: Cell) -> Estimate | None:
+    """Return a cell's Frechet distance, infinite if it diverged, None if it was not measured."""
+    run = _run(study, cell)
+    if run is None:
+        return None
+    log = run.result("training", TrainingLog)
+    if log is not None and log.diverged:
+        return Estimate(math.inf, math.inf, math.inf, SQUARED_FEATURES)
+    quality = run.result("quality", Quality)
+    return None if quality is None or not quality.frechet_distance.known else quality.frechet_distance
+
+
+def _absent(names: Sequence[str]) -> str:
+    return f"not measured: {'; '.join(names)}" if names else ""
+
+
+def _of_samples(study: Study, cells: Sequence[Cell], what: str) -> str:
+    runs = [run for run in (_run(study, cell) for cell in cells) if run is not None]
+    found = [run.result("quality", Quality) for run in runs]
+    quality = next((quality for quality in found if quality is not None), None)
+    how = "" if quality is None else f", n = {quality.n_samples} samples each ({quality.features})"
+    return _how(runs, what + how) if runs else what
+
+
+def _of_bound(study: Study, terms: BoundTerms, what: str) -> str:
+    return _how([study.bound_run], f"{what}, {len(terms.image_id)} test images")
+
+
+def _how(runs: Sequence[StudyRun], what: str) -> str:
+    """Return what was measured, of which data, after how much training, and where gradients were clipped."""
+    logs = [run.result("training", TrainingLog) for run in runs]
+    steps = sorted({log.steps for log in logs if log is not None and not log.imported})
+    updates = [f"{' to '.join(f'{n:,}' for n in steps)} updates", "1 seed"] if steps else []
+    return "; ".join(
+        [what, ", ".join([runs[0].spec.data.name, *updates]), *filter(None, map(_clipping, runs))]
+    )
+
+
+def _clipping(run: StudyRun) -> str:
+    share, norm = clipped_share(run)
+    if not share > MOSTLY:
+        return ""
+    name = cell_name(cell_of(run.spec))
+    return f"gradients were clipped in {100 * share:.0f}% of the updates of {name} (median norm {norm:.2g})"
