@@ -28,6 +28,7 @@ from ddpm_eval.training.trainer import Trainer
 from experiments.paper.presets import preset, run_name
 
 PAPER = PROTOCOLS["paper"]
+ALL_SAMPLES = preview.SAMPLES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -257,8 +258,9 @@ def test_the_estimate_agrees_with_the_full_bound(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_preview(tmp_path):
+def test_two_processes_share_a_preview(tmp_path, monkeypatch):
     """None waits for another for ever; together they show what one process shows of their checkpoint."""
+    monkeypatch.setattr(preview, "SAMPLES", ALL_SAMPLES)  # as in the processes
     small = {
         "network.base_channels": "8",
         "train.steps": "12",

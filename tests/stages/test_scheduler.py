@@ -21,7 +21,9 @@ from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import ProgressEvent
 from ddpm_eval.spec_text import override
 from ddpm_eval.stages import scheduler
+from ddpm_eval.stages.image_stages import ReferenceImagesStage
 from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.sampling_stages import InterpolationStage
 from ddpm_eval.stages.scheduler import Job
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 from ddpm_eval.training import loop, trainer
@@ -187,6 +189,15 @@ def test_stages_that_do_not_apply_are_left_out(run):
     assert {entry.name for entry in results(job).entries()} == {"training", "schedule"}
 
 
+def test_of_the_parts_of_a_stage_those_that_apply_are_brought_about(run, monkeypatch):
+    parts = (ReferenceImagesStage(), InterpolationStage(pairs=99))
+    monkeypatch.setattr(scheduler, "stages", lambda run, inception_weights=None: {"mixed": parts})
+    job = job_of(run, "mixed")
+    scheduler.execute(job, None, silent)
+    assert {entry.name for entry in results(job).entries()} == {"training", "schedule", "reference-images"}
+    assert scheduler.pending(job) == {}
+
+
 def _diverge(one, batch):
     one.log[:, one.step] = torch.nan
     one.step += 1
@@ -284,7 +295,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch):
     spec = preset("digits", settings=SMALL)
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     folders = ["--runs", tmp_path / "runs", "--reports", tmp_path / "reports"]
-    output = torchrun("rate-distortion", *folders, "--device", "cpu", *settings)
+    choices = ["--preset", "digits", "--device", "cpu", *settings]
+    output = torchrun("rate-distortion", *folders, *choices)
     assert output.count("Report:") == 1  # one process speaks
     both = tmp_path / "runs" / "digits" / run_name(spec)
     torchrun("sample", both, "--device", "cpu")
