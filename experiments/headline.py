@@ -16,9 +16,9 @@ COLUMNS = 12
 
 
 def headline(study: Study) -> list[Finding]:
-    """Return what was found of the main run, as far as it is measured."""
-    run = study.main
-    found = [_samples(run), _distance(run), _bits_per_dim(run), _imperceptible(run)]
+    """Return what was found of the runs that the study is about, as far as it is measured."""
+    main, of_bound = study.main, study.bound_run
+    found = [_samples(main), _distance(main), _bits_per_dim(of_bound), _imperceptible(of_bound)]
     return [finding for finding in found if finding is not None]
 
 
@@ -56,7 +56,7 @@ def _bits_per_dim(run: StudyRun) -> Finding | None:
     if terms is None:
         return None
     sentence = (
-        f"What the model's bound needs to store {len(terms.image_id)} test images without loss"
+        f"What the model's bound needs to store {len(terms.image_id)} test images of {run.spec.data.name} without loss"
         f"{_beside(run, terms)}."
     )
     return Finding("Bits/dim", _text(bound_estimates(terms)["total"]), sentence)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ddpm_eval.reporting.estimate_columns import add_interval, estimate_cells
+from ddpm_eval.reporting.estimate_columns import ROW_BOUNDS, add_interval, estimate_cells, estimate_columns
 from ddpm_eval.reporting.intervals import share_interval
 from ddpm_eval.results.fields import Array, Estimate, fields_of_kind
 from ddpm_eval.results.records import Neighbours, Quality, QualityCurve
@@ -34,6 +34,17 @@ def quality_table(results: Mapping[str, Quality]) -> pd.DataFrame:
     ]
     columns = ["run", "metric", "value", "low", "high", "n", "features", "reference"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def quality_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay `quality_table` out with a row for each run and a column for each metric, with its interval."""
+    frame = pd.DataFrame({"run": table["run"].drop_duplicates()})
+    for metric in table["metric"].drop_duplicates():
+        part = table[table["metric"] == metric]
+        names = dict(zip(("value", *ROW_BOUNDS), estimate_columns(metric), strict=True))
+        frame = frame.merge(part[["run", *names]].rename(columns=names), how="left", on="run")
+    first = table.drop_duplicates("run")  # of samples; the reference distance is of test images
+    return frame.assign(n_samples=first["n"].to_numpy(), features=first["features"].to_numpy())
 
 
 def memorisation_table(found: Neighbours) -> pd.DataFrame:

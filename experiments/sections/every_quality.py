@@ -1,6 +1,6 @@
 """Every quality figure of every run."""
 
-from ddpm_eval.reporting.quality_tables import quality_table
+from ddpm_eval.reporting.quality_tables import quality_matrix, quality_table
 from ddpm_eval.reporting.report_parts import Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality
@@ -20,6 +20,7 @@ def section(study: Study) -> Section:
         f"Sample quality of every run; {first.caption}. "
         "The reference distance is that of the test to the training images."
     )
-    table = write_table(quality_table(results), study.tables / "quality", caption)
+    frame = quality_table(results)
+    table = write_table(frame, study.tables / "quality", caption, shown=quality_matrix(frame))
     caveats = sorted({quality.caveat for quality in results.values() if quality.caveat})
     return Section(TITLE, "\n\n".join(caveats), [table])

@@ -8,6 +8,7 @@ from quality_examples import make_curve, make_quality
 from ddpm_eval.reporting.intervals import share_interval
 from ddpm_eval.reporting.quality_tables import (
     memorisation_table,
+    quality_matrix,
     quality_over_steps,
     quality_over_time,
     quality_table,
@@ -37,6 +38,17 @@ def test_quality_table_leaves_out_what_was_not_asked_for():
     metrics = ["frechet_distance", "frechet_infinite", "score", "kid", "precision", "recall"]
     metrics += ["mean_confidence", "reference_distance", "classifier_test_accuracy"]
     assert list(table.loc[table["run"] == "b", "metric"]) == metrics
+
+
+def test_the_matrix_has_the_same_numbers_in_a_row_for_each_run():
+    table = quality_table({"a": make_quality(kid=(math.nan,) * 3), "b": make_quality()})
+    matrix = quality_matrix(table).set_index("run")
+    assert list(matrix.index) == ["a", "b"]
+    for row in table.itertuples():
+        shown = matrix.loc[row.run, [row.metric, f"{row.metric}_low", f"{row.metric}_high"]].astype(float)
+        np.testing.assert_array_equal(shown, [row.value, row.low, row.high])
+    assert math.isnan(matrix.loc["a", "kid"])
+    assert set(matrix["n_samples"]) == {512}
 
 
 def test_quality_over_time_counts_reverse_steps_as_table_4_does():
