@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from ddpm_eval.data.torchvision_compatibility import import_torchvision
 from ddpm_eval.randomness import Stream, normal
 
 
@@ -16,6 +17,7 @@ def other_package(name: str, install: str) -> ModuleType:
     """Import a package that only the tests use; skip the tests of a file where it is not installed."""
     if importlib.util.find_spec(name.split(".")[0]) is None:
         pytest.skip(f"parity is tested against {name}: pip install {install}", allow_module_level=True)
+    import_torchvision()  # they import it, too
     with warnings.catch_warnings(action="ignore"):  # of their own syntax and imports
         return importlib.import_module(name)
 
@@ -28,6 +30,7 @@ def without_init(package: str, module: str, install: str) -> ModuleType:
     if package not in sys.modules:
         bare = ModuleType(package)
         bare.__path__ = list(spec.submodule_search_locations)
+        bare.__spec__ = spec
         sys.modules[package] = bare
     return other_package(f"{package}.{module}", install)
 
