@@ -107,7 +107,8 @@ const Charts = (() => {
       const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
       if (by === undefined) return;
       event.preventDefault();
-      move(state.plot, state.index === null ? (by > 0 ? 0 : data[0].length - 1) : state.index + by);
+      const outside = by > 0 ? -1 : data[0].length;
+      move(state.plot, (state.index === null ? outside : state.index) + by);
     });
     if (curve.zooms.length) block.insertBefore(zoomButtons(curve, state), holder);
     const at = (x) => {
