@@ -1,5 +1,6 @@
 """Table 2: what to predict (mu or eps), what to train on (L or the squared error), which variance."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -12,6 +13,8 @@ from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality, TrainingLog
 from experiments.describe import paper_columns
 from experiments.paper import published
+from experiments.paper.evidence import MOSTLY, cell_name, clipped_share
+from experiments.paper.presets import TABLE_2, cell_of
 from experiments.study import Study, StudyRun
 
 TITLE = "Ablation (Table 2)"
@@ -28,12 +31,14 @@ def section(study: Study) -> Section:
         return Section(TITLE)
     frame = _ordered(ablation_table(cells, published.table_2()))
     caption = _caption(study, cells)
-    table = write_table(frame, study.tables / "table2", caption, TABLE2_COLUMNS)
+    shown = frame.assign(clipped_updates=_clipped_shares(study))
+    table = write_table(frame, study.tables / "table2", caption, TABLE2_COLUMNS, shown)
     figures = []
     if measured:
         figure = plot_ablation(frame)
         figures.append(write_figure(figure, frame, study.figures / "table2", f"{LINES} {caption}"))
-    return Section(TITLE, _diverged(cells), [table], figures)
+    text = "\n\n".join(filter(None, [_diverged(cells), _mostly_clipped(study)]))
+    return Section(TITLE, text, [table], figures)
 
 
 def _cell(run: StudyRun) -> AblationCell:
@@ -46,6 +51,28 @@ def _cell(run: StudyRun) -> AblationCell:
         log=run.result("training", TrainingLog),
         quality=run.result("quality", Quality),
         terms=run.bound(),
+    )
+
+
+def _clipped_shares(study: Study) -> list[float]:
+    """Return the share of clipped updates of each row, NaN where no training is recorded."""
+    shares = {cell_of(run.spec): clipped_share(run)[0] for run in study.runs}
+    return [shares.get(cell, math.nan) for cell in TABLE_2]
+
+
+def _mostly_clipped(study: Study) -> str:
+    """Say in which cells most updates were clipped: their step size was not that of the optimiser."""
+    found = [(cell_name(cell_of(run.spec)), *clipped_share(run)) for run in study.runs]
+    notes = [
+        f"{name} ({100 * share:.0f}%, median norm {norm:.2g})"
+        for name, share, norm in found
+        if share > MOSTLY
+    ]
+    if not notes:
+        return ""
+    return (
+        f"Gradients were clipped at norm {study.main.spec.train.clip_norm:g} in most updates of "
+        f"{'; '.join(notes)}."
     )
 
 

@@ -1,5 +1,6 @@
 """Table 2 shows all six cells, says how each was measured, and which diverged."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from stored_results import cell_results, make_log, store_results
@@ -43,6 +44,19 @@ def test_cells_that_diverged_are_results(empty):
     assert (
         "sample quality not measured (without labels it needs --inception-weights)" in found.tables[0].caption
     )
+
+
+def test_rows_say_where_gradients_were_clipped(empty):
+    norms = np.array([31.0] * 30)
+    store_results(empty.runs[0], {**cell_results(), "training": make_log(gradient_norm=norms)})
+    store_results(empty.main, cell_results())
+    found = section(empty)
+    assert found.text == (
+        "Gradients were clipped at norm 1 in most updates of mu, L, learned (100%, median norm 31)."
+    )
+    (table,) = found.tables
+    column = table.header.index("clipped updates")
+    assert [row[column] for row in table.rows] == ["1", "--", "--", "--", "--", "0"]
 
 
 @pytest.mark.parametrize("left_out", ["quality", "training"])
