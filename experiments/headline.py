@@ -56,7 +56,8 @@ def _bits_per_dim(run: StudyRun) -> Finding | None:
     if terms is None:
         return None
     sentence = (
-        f"What the model's bound needs to store {len(terms.image_id)} test images of {run.spec.data.name} without loss"
+        f"What the model's bound needs to store {len(terms.image_id)} test images of "
+        f"{run.spec.data.name} without loss"
         f"{_beside(run, terms)}."
     )
     return Finding("Bits/dim", _text(bound_estimates(terms)["total"]), sentence)

@@ -45,7 +45,8 @@ def check_ends(model: Model, images: ImageSet) -> None:
     except FAILURES as error:
         hint = "" if model.conditional else " (or is it class-conditional?)"
         raise ValueError(
-            f"the network cannot be evaluated on images of shape {list(x_0.shape)}{hint}: {_first_line(error)}"
+            f"the network cannot be evaluated on images of shape {list(x_0.shape)}{hint}: "
+            f"{_first_line(error)}"
         ) from error
     for t in (1, last):
         try:
