@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.pixels import to_model_range, to_pixels
 from ddpm_eval.metrics.drawing import draw_samples
 from ddpm_eval.metrics.work import Work
@@ -22,6 +23,7 @@ from ddpm_eval.stages.run import SAMPLING, Run
 from ddpm_eval.stages.training_stage import record_divergence
 
 TRAJECTORY_STEPS = 20
+PAIRING = "the first images, in pairs of different classes"
 INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
 
 
@@ -197,8 +199,8 @@ class InterpolationStage(Stage):
     """Interpolations between test images in the latent space of time t (Fig. 8).
 
     Attributes:
-        t: time of the latent space; None takes T / 4.
-        pairs: number of pairs of test images.
+        t: time of the latent space; None takes T / 2, as in the paper.
+        pairs: number of pairs of test images, of different classes where there are any.
     """
 
     t: int | None = None
@@ -208,7 +210,7 @@ class InterpolationStage(Stage):
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that the images depend on."""
-        choices = (self.time(run), self.pairs, INTERPOLATION_WEIGHTS)
+        choices = (self.time(run), self.pairs, PAIRING, INTERPOLATION_WEIGHTS)
         return result_key(run, SAMPLING.model_dump_json(), run.test_images.digest, *choices)
 
     def applies(self, run: Run) -> bool:
@@ -220,12 +222,12 @@ class InterpolationStage(Stage):
         return self.pairs * self.time(run) * len(INTERPOLATION_WEIGHTS)
 
     def compute(self, run: Run, work: Work) -> Record | None:
-        """Encode pairs of the first test images, mix and decode them, on the main process."""
+        """Encode pairs of test images, mix and decode them, on the main process."""
         self.check(run)
         if not run.runtime.main:
             return None
         time = self.time(run)
-        ends = run.test_images.take(np.arange(2 * self.pairs))
+        ends = run.test_images.take(different_pairs(run.test_images, self.pairs).reshape(-1))
         source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.device)).chunk(2)
         sampler = AncestralSampler(run.process(), run.spec.seed)
         with run.runtime.evaluation_precision():
@@ -250,7 +252,29 @@ class InterpolationStage(Stage):
 
     def time(self, run: Run) -> int:
         """Return the time of the latent space."""
-        return max(1, run.spec.diffusion.timesteps // 4) if self.t is None else self.t
+        return max(1, run.spec.diffusion.timesteps // 2) if self.t is None else self.t
+
+
+def different_pairs(images: ImageSet, pairs: int) -> Array:
+    """Return the positions of pairs of the first images, of different classes as long as that is possible.
+
+    Args:
+        images: at least twice as many as pairs; without labels the second ends follow the first ones.
+        pairs: their number.
+
+    Returns:
+        int64 ``[end, pair]``.
+    """
+    if images.labels is None:
+        return np.arange(2 * pairs).reshape(2, pairs)
+    left = list(range(len(images)))
+    found = []
+    for _ in range(pairs):
+        first = left.pop(0)
+        second = next((k for k in left if images.labels[k] != images.labels[first]), left[0])
+        left.remove(second)
+        found.append((first, second))
+    return np.array(found, dtype=np.int64).T
 
 
 def n_stored(run: Run, output: Output) -> int:

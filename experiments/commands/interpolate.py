@@ -21,7 +21,7 @@ class InterpolateParameters(RunParameters):
     time: Annotated[
         int | None,
         click.Option(
-            ["--t", "time"], type=click.IntRange(1), help="Time of the latent space (default T / 4)."
+            ["--t", "time"], type=click.IntRange(1), help="Time of the latent space (default T / 2)."
         ),
     ]
     pairs: Annotated[

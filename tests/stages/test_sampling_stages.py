@@ -7,10 +7,16 @@ from counted_run import CountedRun, Killed, again, bring_about, delete_results, 
 from tiny import TINY
 from two_processes import side_by_side, together
 
+from ddpm_eval.data.image_set import from_array
 from ddpm_eval.results.records import Interpolations, Trajectory
 from ddpm_eval.results.store import Store
 from ddpm_eval.stages.base import ensure, is_done
-from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage
+from ddpm_eval.stages.sampling_stages import (
+    InterpolationStage,
+    SamplesStage,
+    TrajectoryStage,
+    different_pairs,
+)
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -228,11 +234,28 @@ def test_killed_trajectories_continue(run):
 def test_interpolations_are_between_test_images(run):
     bring_about(run, InterpolationStage(pairs=2))
     found = run.results.get("interpolation", Interpolations)
-    np.testing.assert_array_equal(found.source, run.test_images.array[:2])
-    np.testing.assert_array_equal(found.target, run.test_images.array[2:4])
-    assert found.t == T // 4 and found.images.shape == (11, 2, 1, 8, 8)
+    source, target = different_pairs(run.test_images, 2)
+    np.testing.assert_array_equal(found.source, run.test_images.array[source])
+    np.testing.assert_array_equal(found.target, run.test_images.array[target])
+    assert found.t == T // 2 and found.images.shape == (11, 2, 1, 8, 8)
     np.testing.assert_allclose(found.weight, np.linspace(0, 1, 11))
-    assert run.evaluations == InterpolationStage(pairs=2).network_evaluations(run) == 11 * 2 * (T // 4)
+    assert run.evaluations == InterpolationStage(pairs=2).network_evaluations(run) == 11 * 2 * (T // 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, 0, 0, 1, 2, 1], [(0, 3), (1, 4), (2, 5)]),
+        ([0, 1, 0, 1, 0, 1], [(0, 1), (2, 3), (4, 5)]),
+        ([0, 1, 0, 0, 0, 0], [(0, 1), (2, 3), (4, 5)]),  # there are no more of another class
+        (None, [(0, 3), (1, 4), (2, 5)]),
+    ],
+)
+def test_pairs_are_of_different_classes_as_long_as_there_are_any(labels, expected):
+    images = from_array(np.zeros((6, 1, 8, 8), np.uint8), labels=None if labels is None else np.array(labels))
+    assert list(map(tuple, different_pairs(images, 3).T)) == expected
+    first_pair = different_pairs(images, 1)
+    assert first_pair.shape == (2, 1)
 
 
 @pytest.mark.parametrize(("t", "pairs"), [(T + 1, 2), (0, 2), (None, 0), (None, 11)])
