@@ -22,14 +22,19 @@ from ddpm_eval.spec import RunSpec
 from ddpm_eval.spec_text import differences
 from ddpm_eval.training import checkpoint, memory
 from ddpm_eval.training.batches import Batches
+from ddpm_eval.training.check_times import CheckTimes
 from ddpm_eval.training.checkpoint import Checkpoint
+from ddpm_eval.training.interruption import Interruption, end
 from ddpm_eval.training.saved_state import check_log, check_state
 from ddpm_eval.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 CHECK_STEPS = 50
-"""The number of updates between checks of the loss, which are where the host waits for the device."""
+"""The most updates between checks of the loss, which are where the host waits for the device.
+
+Checks are more frequent where updates are slow, see `ddpm_eval.training.check_times`.
+"""
 
 
 class Callback(Protocol):
@@ -91,6 +96,8 @@ def train(
     Raises:
         ValueError: if the checkpoint is of another run or damaged, the batch size is not divisible by the
             number of processes, or there is too little memory.
+        KeyboardInterrupt: after SIGINT, once a checkpoint of the status ``stopped`` is written.
+        SystemExit: after SIGTERM, likewise.
     """
     saved = checkpoint.load(path) if path.exists() else None
     if saved is not None:
@@ -104,14 +111,19 @@ def train(
         memory.check(spec, runtime, images)
     trainer = Trainer(spec, runtime, saved)
     batches = Batches(spec, images, runtime)
-    try:
-        status, reason = _train(trainer, batches, path, options, progress)
-    except torch.OutOfMemoryError:
-        raise ValueError(
-            f"{runtime.describe()} ran out of memory with batches of {spec.train.batch_size} "
-            "(take a smaller --set train.batch_size)"
-        ) from None
-    return training_log(_save(trainer, path, status, reason))
+    with Interruption() as interruption:
+        try:
+            status, reason = _train(trainer, batches, path, options, progress, interruption)
+        except torch.OutOfMemoryError:
+            raise ValueError(
+                f"{runtime.describe()} ran out of memory with batches of {spec.train.batch_size} "
+                "(take a smaller --set train.batch_size)"
+            ) from None
+        saved = _save(trainer, path, status, reason)
+    received = interruption.agreed(runtime)
+    if received is not None:
+        end(received)
+    return training_log(saved)
 
 
 def training_log(saved: Checkpoint) -> TrainingLog:
@@ -165,7 +177,12 @@ def _note_threads(saved: Checkpoint, runtime: Runtime) -> None:
 
 
 def _train(
-    trainer: Trainer, batches: Batches, path: Path, options: TrainingOptions, progress: Progress
+    trainer: Trainer,
+    batches: Batches,
+    path: Path,
+    options: TrainingOptions,
+    progress: Progress,
+    interruption: Interruption,
 ) -> tuple[str, str]:
     """Take the updates that are missing, and return the status and its reason."""
     train = trainer.spec.train
@@ -173,18 +190,20 @@ def _train(
     began = time.monotonic()
     seconds_before = trainer.seconds
     callback_seconds = _call(options.callbacks, trainer)
-    checked = trainer.step
+    checks = CheckTimes(intervals, trainer.step, trainer.runtime)
     for batch in batches.stream(trainer.step, train.steps):
         trainer.seeded_update(batch)
         last = trainer.step == train.steps
-        if not last and all(trainer.step % interval for interval in intervals):
+        if not last and not checks.due(trainer.step, urgent=interruption.received is not None):
             continue
-        diverged_at = trainer.diverged_at(since=checked)
-        checked = trainer.step
+        diverged_at = trainer.diverged_at(since=checks.step)
         trainer.seconds = seconds_before + time.monotonic() - began - callback_seconds
         progress("train", trainer.step, train.steps)
         if diverged_at is not None:
             return "diverged", _describe_divergence(trainer, diverged_at)
+        received = interruption.agreed(trainer.runtime)
+        if received is not None and not last:
+            return "stopped", f"by {received.name}"
         if not last and trainer.step % train.checkpoint_steps == 0:
             _save(trainer, path, "running", "")
         callback_seconds += _call(options.callbacks, trainer)
@@ -192,6 +211,7 @@ def _train(
         late = limit is not None and time.monotonic() - began > 60 * limit
         if trainer.runtime.any_process(late) and not last:
             return "stopped", f"after {limit:g} minutes"
+        checks.checked(trainer.step)
     return "ok", ""
 
 

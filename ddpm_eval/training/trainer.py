@@ -15,6 +15,8 @@ from ddpm_eval.training.checkpoint import Checkpoint
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq")
 """The optimiser's moments, as torch and checkpoints name them."""
+LOG_UPDATES = 2**20
+"""The most updates for which the log has room at first."""
 
 
 class Trainer:
@@ -28,7 +30,7 @@ class Trainer:
     Attributes:
         step: the number of updates done.
         seconds: the time that they took, kept by the training loop.
-        log: loss and gradient norm of each update, float32 ``[2, steps]``.
+        log: loss and gradient norm of each update, float32 ``[2, at least step]``; it grows in a long run.
         average: the moving averages of ``parameters``, in their order.
     """
 
@@ -40,7 +42,7 @@ class Trainer:
         self.values = [p.detach() for p in self.parameters]
         self.average = [p.clone() for p in self.values]
         self.optimizer = torch.optim.Adam(self.parameters, lr=spec.train.learning_rate, fused=True)
-        self.log = torch.zeros(2, spec.train.steps, device=runtime.device)
+        self.log = torch.zeros(2, min(spec.train.steps, LOG_UPDATES), device=runtime.device)
         self.step = 0
         self.seconds = 0.0
         if resume is not None:
@@ -63,6 +65,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(self.average, self.values, 1 - train.ema_decay)
+        if self.step == self.log.shape[1]:
+            self.log = nn.functional.pad(self.log, (0, self.step))  # twice as long
         self.log[0, self.step] = loss.detach()
         self.log[1, self.step] = norm
         self.step += 1
@@ -122,7 +126,7 @@ class Trainer:
         self.step = saved.step
         self.seconds = float(saved.metadata["seconds"])
         if self.step > self.log.shape[1]:
-            self.log = torch.zeros(2, self.step, device=self.runtime.device)
+            self.log = torch.zeros(2, self.step, device=self.runtime.device)  # grows with the next update
         self.log[0, : self.step] = saved.tensors["log/loss"].to(self.log)
         self.log[1, : self.step] = saved.tensors["log/gradient_norm"].to(self.log)
         with torch.no_grad():

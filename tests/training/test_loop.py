@@ -1,17 +1,24 @@
 """The training loop: a resumed run is bit-identical, limits stop it, and divergence is a result."""
 
 import math
+import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import CELLS, HERE, TINY, cell, digits, tiny
 
-from ddpm_eval.training import checkpoint, loop
+from ddpm_eval.training import check_times, checkpoint, loop
 from ddpm_eval.training import trainer as trainers
 from ddpm_eval.training.loop import TrainingOptions
 from ddpm_eval.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,6 +138,107 @@ def test_a_time_limit_reached_with_the_last_update_stops_nothing(tmp_path):
 def test_a_stopped_run_that_has_all_the_updates_asked_for_is_done(tmp_path):
     assert run(TINY, tmp_path, max_minutes=1e-9).status == "stopped"
     assert run(tiny(train__steps=2), tmp_path).status == "ok"
+
+
+def slow_updates(monkeypatch, seconds):
+    original = Trainer.update
+
+    def update(trainer, batch):
+        original(trainer, batch)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(Trainer, "update", update)
+
+
+def test_slow_updates_are_checked_by_time(tmp_path, monkeypatch):
+    """With one check per 50 updates the limit would be seen after the last of the six."""
+    monkeypatch.setattr(check_times, "CHECK_SECONDS", 0.2)
+    slow_updates(monkeypatch, 0.15)
+    spec = tiny(train__checkpoint_steps=100)
+    reported = []
+    log = run(
+        spec, tmp_path, progress=lambda stage, done, total: reported.append(done), max_minutes=0.35 / 60
+    )
+    assert log.status == "stopped" and log.steps < 6 and reported[0] < 4
+    monkeypatch.undo()
+    run(spec, tmp_path)
+    run(spec, tmp_path / "whole")
+    assert_same_state(tmp_path / "whole", tmp_path)
+
+
+def test_divergence_of_slow_updates_is_found_by_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(check_times, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(trainers, "training_loss", breaking(2, "loss"))
+    slow_updates(monkeypatch, 0.15)
+    log = run(tiny(train__checkpoint_steps=100), tmp_path)
+    assert log.diverged and log.steps == 2
+
+
+def sends(number, at):
+    """Return a callback that sends this process a signal after an update."""
+
+    def send(trainer):
+        if trainer.step == at:
+            signal.raise_signal(number)
+
+    send.every = 1
+    return send
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_stops_with_a_checkpoint_and_the_run_continues_bit_identically(tmp_path, number, error):
+    """The signal comes after update 3, and the updates are checked one by one: update 4 is the last."""
+    spec = tiny(train__checkpoint_steps=100)
+    before = signal.getsignal(number)
+    with pytest.raises(error) as caught:
+        run(spec, tmp_path / "stopped", callbacks=[sends(number, at=3)])
+    assert error is KeyboardInterrupt or caught.value.code == 143
+    assert signal.getsignal(number) is before
+    saved = checkpoint.load(tmp_path / "stopped")
+    assert saved.step == 4
+    assert (saved.metadata["status"], saved.metadata["reason"]) == ("stopped", f"by {number.name}")
+    assert run(spec, tmp_path / "stopped").status == "ok"
+    run(spec, tmp_path / "whole")
+    assert_same_state(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_signal_during_an_update_is_answered_after_it(tmp_path, monkeypatch):
+    original = Trainer.update
+
+    def update(trainer, batch):
+        original(trainer, batch)
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "update", update)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(train__checkpoint_steps=100), tmp_path)
+    assert checkpoint.load(tmp_path).step == 3
+
+
+def test_a_signal_after_the_last_update_ends_the_program_once_the_run_is_saved(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path, callbacks=[sends(signal.SIGINT, at=6)])
+    assert checkpoint.load(tmp_path).metadata["status"] == "ok"
+    assert run(TINY, tmp_path).steps == 6
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.slow
+def test_the_command_stops_with_a_checkpoint(tmp_path, name, code):
+    steps = ["--set", "train.steps=1000000", "--set", "train.checkpoint_steps=1000000"]
+    command = [sys.executable, "cli.py", "train", "--preset", "digits", "--preview-steps", "0", *steps]
+    command += ["--runs", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert any(re.search(r" [1-9]\d*/1\.00M", line) for line in iter(process.stderr.readline, ""))
+        process.send_signal(getattr(signal, name))
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == code
+    (path,) = tmp_path.rglob(checkpoint.FILE_NAME)
+    metadata = checkpoint.load(path, prefixes=()).metadata
+    assert (metadata["status"], metadata["reason"]) == ("stopped", f"by {name}")
 
 
 # Callbacks

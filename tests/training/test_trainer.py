@@ -203,3 +203,18 @@ def test_the_first_update_that_is_not_finite_is_found(row):
     trainer.log[row, 2] = math.nan
     trainer.log[row, 4] = math.inf
     assert trainer.diverged_at(since=0) == 2 and trainer.diverged_at(since=3) == 4
+
+
+def test_the_log_grows_with_the_updates_not_with_those_that_are_asked_for(monkeypatch):
+    monkeypatch.setattr(trainers, "LOG_UPDATES", 2)
+    spec = tiny(train__steps=10**9)
+    growing = Trainer(spec, HERE)
+    assert growing.log.shape == (2, 2)
+    for batch in batches(spec, 0, 5):
+        growing.seeded_update(batch)
+    assert growing.log.shape == (2, 8)
+    monkeypatch.undo()
+    whole = Trainer(tiny(train__steps=5), HERE)
+    for batch in batches(spec, 0, 5):
+        whole.seeded_update(batch)
+    assert torch.equal(growing.log[:, :5], whole.log) and Trainer(spec, HERE).log.numel() <= 2**21
