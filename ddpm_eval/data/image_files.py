@@ -3,12 +3,17 @@
 An image is used as it is or refused with a sentence that names it: it must be 8-bit grayscale or RGB, of the
 wanted channels and size. Only where a `Shape` says ``crop`` is it cropped, centred, to a square and resized
 (Pillow's Lanczos filter, which averages when it shrinks). An orientation tag is followed, as any viewer does.
+
+What a file claims to be is checked by its header before it is decoded: an image of more than `MOST_PIXELS` is
+refused, and a named pipe, a device or a socket among the images is never opened.
 """
 
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +26,12 @@ from ddpm_eval.data.image_set import Pixels
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 CHANNELS = {"L": 1, "RGB": 3}
 """Of the modes that are read."""
+MOST_PIXELS = 2**26
+"""Of an image that is to be cropped: 8192 x 8192, which take 200 MB in colour."""
+LARGE_PIXELS = 2**24
+"""Images of more pixels are decoded by at most as many threads at once as there are cores."""
+
+_large_images = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,18 @@ class Shape:
             return (
                 f"is {found} pixels, but the run asks for {wanted} (folder@{self.side}:DIR crops and resizes)"
             )
+        if image.width * image.height > MOST_PIXELS:
+            return (
+                f"is {image.width}x{image.height} pixels, but {MOST_PIXELS} in all are the most (resize it)"
+            )
         return None
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Decode to ``[channels, side, side]``."""
+        with _large_images if image.width * image.height > LARGE_PIXELS else nullcontext():
+            return self._pixels(image)
+
+    def _pixels(self, image: Image.Image) -> Pixels:
         image = ImageOps.exif_transpose(image)
         if self.crop:
             image = _centre_square(image)
@@ -67,7 +86,8 @@ def images_in(directory: Path) -> list[Path]:
     Images are files with one of `SUFFIXES` that are not hidden; links to folders are not followed.
 
     Raises:
-        ValueError: if the folder is missing, unreadable, or holds none.
+        ValueError: if the folder is missing, unreadable, or holds none, or one of them is no regular file (a
+            named pipe, a device, a socket, or a link that leads nowhere or in a circle).
     """
     if not directory.is_dir():
         raise ValueError(
@@ -80,6 +100,9 @@ def images_in(directory: Path) -> list[Path]:
         files += [Path(folder, name) for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
     if not files:
         raise ValueError(f"{directory} holds no images (files that end in {', '.join(SUFFIXES)} are read)")
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file} is no regular file, or a link that leads to none (remove it)")
     return sorted(files, key=lambda file: file.relative_to(directory).as_posix())
 
 

@@ -1,4 +1,7 @@
 import os
+import socket
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -130,6 +133,75 @@ def test_images_in_a_folder_come_in_the_order_of_their_paths(tmp_path, rgb):
         "b/10.PNG",
         "b/2.png",
     ]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "loop", "broken link", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_and_never_opened(tmp_path, rgb, kind, monkeypatch):
+    """A pipe without a writer would be waited for without end."""
+    save(tmp_path / "a.png", rgb)
+    monkeypatch.chdir(tmp_path)  # the path of a socket may have only a hundred characters
+    match kind:
+        case "pipe":
+            os.mkfifo("x.png")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind("x.png")
+        case "loop":
+            os.symlink("x.png", "x.png")
+        case "broken link":
+            os.symlink("nowhere", "x.png")
+        case "device":
+            os.symlink("/dev/zero", "x.png")
+        case "folder":
+            os.symlink(".", "x.png")
+    if kind == "folder":  # of images: links to folders are not followed
+        assert [file.name for file in images_in(tmp_path)] == ["a.png"]
+        return
+    with pytest.raises(ValueError, match=r"x\.png is no regular file, or a link that leads to none"):
+        images_in(tmp_path)
+
+
+def test_a_link_to_an_image_is_one(tmp_path, rgb):
+    save(tmp_path / "kept" / "a.png", rgb)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b.png").symlink_to(tmp_path / "kept" / "a.png")
+    assert [file.name for file in images_in(tmp_path / "folder")] == ["b.png"]
+
+
+def png_of_zeros(path, width, height):
+    """Write a grayscale PNG of any size in a file of a thousandth of its pixels, without holding them."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + width)) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("size", [(8200, 8200), (13000, 13000), (2**26, 2), (2**30, 2**30)])
+def test_an_image_that_would_expand_beyond_measure_is_refused_by_its_header(
+    tmp_path, crop, size, monkeypatch
+):
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    bomb = png_of_zeros(tmp_path / "x.png", 1, 1).read_bytes()
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    (tmp_path / "x.png").write_bytes(
+        bomb[:12] + header + struct.pack(">I", zlib.crc32(header)) + bomb[16 + 13 + 4 :]
+    )
+    with pytest.raises(ValueError, match=r"x\.png (is \d+x\d+ pixels|cannot be decoded .*pixels)"):
+        decode(tmp_path / "x.png", "x.png", Shape(1, 8, crop))
+    with pytest.raises(ValueError, match=r"1 of 1 images cannot be used"):
+        check_headers([tmp_path / "x.png"], Shape(1, 8, crop))
+
+
+def test_large_images_up_to_the_limit_are_decoded(tmp_path):
+    assert decode(png_of_zeros(tmp_path / "x.png", 4200, 4000), "x", Shape(1, 8, True)).sum() == 0
 
 
 def test_folders_without_images_are_sentences(tmp_path):
