@@ -78,7 +78,7 @@ def test_the_gaussian_denoiser_has_the_bound_of_the_gaussian_network():
 
 
 def test_the_estimate_is_that_of_the_scaled_image(network):
-    """The issue's formula: x_0_hat = D(x_t / sqrt(alpha_bar_t); sqrt((1 - alpha_bar_t) / alpha_bar_t))."""
+    """x_0_hat = D(x_t / sqrt(alpha_bar_t); sqrt((1 - alpha_bar_t) / alpha_bar_t))."""
     model = from_edm(network)
     assert (model.shape, model.timesteps, model.conditional) == (SHAPE, 1000, False)
     t = torch.tensor([1, 2, 500, 1000])
