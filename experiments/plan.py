@@ -14,6 +14,7 @@ REPRODUCE = (
     "train",
     "reference-images",
     "baseline",
+    "simple-codes",
     "bound-train",
     "bound-test-protocols",
     "progressive",
@@ -29,11 +30,12 @@ REPRODUCE = (
 QUALITY = tuple(
     "bound-test-stratified" if name == "bound-test-protocols" else name
     for name in REPRODUCE
-    if name not in ("baseline", "bound-train", "bound-test-chains")
+    if name not in ("bound-train", "bound-test-chains")
 )
 """The stages of the paper's model where likelihood is measured of another run."""
 LIKELIHOOD = (
     "baseline",
+    "simple-codes",
     "train",
     "reference-images",
     "bound-train",
@@ -43,7 +45,14 @@ LIKELIHOOD = (
 )
 """The stages of that run; the baseline, which needs no training, gives the first numbers."""
 ABLATION = ("train", "bound-test-stratified", "sample", "quality")
-RATE_DISTORTION = ("train", "baseline", "bound-train", "bound-test-protocols", "bound-test-chains")
+RATE_DISTORTION = (
+    "train",
+    "baseline",
+    "simple-codes",
+    "bound-train",
+    "bound-test-protocols",
+    "bound-test-chains",
+)
 PROGRESSIVE = ("train", "progressive")
 
 

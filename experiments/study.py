@@ -30,7 +30,7 @@ ABLATION_PRESET = "digits"
 BOUND_PRESET = "photos"
 VARIED = ("diffusion.prediction", "diffusion.objective")
 """Fields that the ablation varies: a study in which the user fixes one of them is of a single run."""
-OF_THE_DATA = ("ReferenceImages", "Baseline")
+OF_THE_DATA = ("ReferenceImages", "Baseline", "SimpleCodes")
 """Types of the results that the weights have no part in: they stay valid when training goes on."""
 
 

@@ -16,11 +16,12 @@ from ddpm_eval.reporting.estimate_columns import add_estimates
 from ddpm_eval.reporting.intervals import difference, mean_estimate
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Array, Estimate
-from ddpm_eval.results.records import Baseline
+from ddpm_eval.results.records import Baseline, SimpleCodes
 
 QUANTITIES = ("rate", "distortion", "prior", "total")
 FEWEST_IMAGES = 8
 """The smallest part of a full evaluation that is listed beside other estimators."""
+INFINITE = Estimate(math.inf, math.nan, math.nan, BITS_PER_DIM)
 NOT_PAIRED = Estimate(math.nan, math.nan, math.nan, BITS_PER_DIM)
 
 
@@ -95,6 +96,27 @@ def baseline_table(terms: BoundTerms, baseline: Baseline) -> pd.DataFrame:
     }.items():
         value, low, high, _ = mean_estimate(values).estimate(BITS_PER_DIM)
         rows.append((name, value, low, high, len(values)))
+    return pd.DataFrame(rows, columns=["model", "bits_per_dim", "low", "high", "n_images"])
+
+
+def simple_codes_table(codes: SimpleCodes) -> pd.DataFrame:
+    """List what images cost without a network, in the columns of `baseline_table`.
+
+    The codelength of a coder is of all its images together, without an interval.
+    """
+    rows: list[tuple[str, float, float, float, int]] = []
+    for name, values in {
+        f"uniform over the {codes.levels} levels that occur": codes.uniform,
+        "one histogram": codes.histogram,
+        "a histogram per pixel": codes.pixel_histograms,
+    }.items():
+        known = np.isfinite(values).all()  # a level may be new in a test image
+        estimate = mean_estimate(values).estimate(BITS_PER_DIM) if known else INFINITE
+        rows.append((name, *estimate[:3], len(values)))
+    for name, size in zip(codes.coders.split(", "), codes.coded_bytes, strict=True):
+        if np.isfinite(size):
+            bits = 8 * float(size) / codes.coded_dimensions
+            rows.append((f"{name}, all images as one", bits, math.nan, math.nan, codes.n_coded))
     return pd.DataFrame(rows, columns=["model", "bits_per_dim", "low", "high", "n_images"])
 
 

@@ -71,7 +71,9 @@ def plot_training(
     return figure
 
 
-def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+def plot_rate_distortion(
+    curve: pd.DataFrame, paper: pd.DataFrame | None = None, constant: float | None = None
+) -> Figure:
     """Draw Fig. 5: distortion and rate against reverse steps, distortion against rate, with interval bands.
 
     Args:
@@ -79,6 +81,8 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
             several curves apart.
         paper: the paper's reverse_steps, rate_bits_per_dim, rmse_255, drawn as points; over reverse steps
             only beside a chain of as many.
+        constant: the error of one image as the estimate of all, drawn as a line that estimates should be
+            below.
     """
     steps = ("reverse_steps", "reverse steps taken")
     distortion = ("rmse_255", "distortion (RMSE on 0-255)")
@@ -92,6 +96,8 @@ def plot_rate_distortion(curve: pd.DataFrame, paper: pd.DataFrame | None = None)
                 _draw_band(ax, part, x, y, colour, name or "this model")
             if paper is not None and (x != "reverse_steps" or curve[x].max() == paper[x].max()):
                 ax.plot(paper[x], paper[y], "x", color=GREY, markersize=5, label=PAPER)
+            if constant is not None and y == "rmse_255":
+                ax.axhline(constant, color=GREY, linestyle=":", linewidth=1, label="mean training image")
             ax.set(xlabel=xlabel, ylabel=ylabel)
             ax.set_ylim(bottom=0)
         finish(figure, axes[::-1])

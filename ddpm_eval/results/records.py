@@ -134,6 +134,28 @@ class Baseline(Record):
     n_train: int = number("images", "training images behind the fit")
 
 
+@record
+class SimpleCodes(Record):
+    """Codelengths of a split without a trained model: by histograms of training images, and by image coders.
+
+    Coders take the whole split as one sheet; ``coded_bytes`` is NaN for one that is not there or not exact.
+    """
+
+    image_id: Array = array("image", "id", "stable ids within the split, of those that histograms score")
+    uniform: Array = array("image", "bits/dim", "equal probabilities of the levels that occur in training")
+    histogram: Array = array("image", "bits/dim", "one histogram of all training pixels")
+    pixel_histograms: Array = array("image", "bits/dim", "a histogram for each pixel and channel")
+    coded_bytes: Array = array("coder", "bytes", "size of the sheet's file")
+    coders: str = text("names of the coders, separated by commas")
+    coder_notes: str = text("why coders have no size, empty if all have one")
+    coded_dimensions: int = number("1", "elements of all images on the sheet")
+    n_coded: int = number("images", "images on the sheet")
+    levels: int = number("levels", "8-bit levels that occur in training")
+    mean_image_rmse: float = number("8-bit levels", "error of the mean training image as an estimate")
+    split: str = text("train or test")
+    n_train: int = number("images", "training images behind the histograms")
+
+
 SQUARED_FEATURES = "squared feature units"
 
 

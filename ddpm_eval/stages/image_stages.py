@@ -1,4 +1,4 @@
-"""What needs the data set alone: a few images for figures, and a Gaussian fitted to it as a baseline."""
+"""What needs the data set alone: a few images for figures, and what its images cost without a network."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -10,18 +10,22 @@ from torch import Tensor
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.files import content_digest, digest
+from ddpm_eval.metrics.histograms import histogram_bits
+from ddpm_eval.metrics.image_coders import CODERS, code_images
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.results.fields import Array, Record
-from ddpm_eval.results.records import Baseline, ReferenceImages
+from ddpm_eval.results.records import Baseline, ReferenceImages, SimpleCodes
 from ddpm_eval.stages.base import Output, Stage
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.run import Run
 
 N_REFERENCE_IMAGES = 64
 BATCH_SIZE = 256
+MOST_CODED_ELEMENTS = 2**28
+"""Elements of all images of both splits; CIFAR-10 has 2**27.5."""
 TEST_BOUND = BoundStage("test", (PROTOCOLS["exact"],))
 
 
@@ -86,6 +90,54 @@ class BaselineStage(Stage):
             variance=_variance(run),
             dimensions=int(np.prod(run.shape)),
             n_train=n,
+        )
+
+
+class SimpleCodesStage(Stage):
+    """What the test images cost without a trained model: histograms and the image coders of Pillow."""
+
+    name = "simple-codes"
+    record = SimpleCodes
+
+    def key(self, run: Run) -> str:
+        """Return the digest of the data, the images that are scored, and the coders."""
+        positions = content_digest([TEST_BOUND.positions(run)])
+        coders = [(coder.name, dict(coder.options)) for coder in CODERS]
+        return digest("simple codes", run.train_images.digest, run.test_images.digest, positions, coders)
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where the result is stored, which does not depend on the precision of networks."""
+        return (Output(self.name, self.key(run)),)
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether the images are few enough to be held in memory at once."""
+        images = len(run.train_images) + len(run.test_images)
+        return images * int(np.prod(run.shape)) <= MOST_CODED_ELEMENTS
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Fit the histograms and code the test images, on the main process."""
+        if not run.runtime.main:
+            return None
+        train = run.train_images.take(np.arange(len(run.train_images)))
+        positions = TEST_BOUND.positions(run)
+        scored = run.test_images.take(positions)
+        bits = histogram_bits(train, scored)
+        sheets = code_images(run.test_images.take(np.argsort(run.test_images.ids)))
+        error = scored - train.mean(axis=0, dtype=np.float64)
+        return SimpleCodes(
+            image_id=run.test_images.ids[positions],
+            uniform=bits.uniform,
+            histogram=bits.histogram,
+            pixel_histograms=bits.pixel_histograms,
+            coded_bytes=np.array([np.nan if sheet.reason else sheet.size_bytes for sheet in sheets], float),
+            coders=", ".join(sheet.coder for sheet in sheets),
+            coder_notes="; ".join(sheet.reason for sheet in sheets if sheet.reason),
+            coded_dimensions=sheets[0].dimensions,
+            n_coded=sheets[0].n_images,
+            levels=bits.levels,
+            mean_image_rmse=float(np.sqrt(np.mean(error**2))),
+            split="test",
+            n_train=len(train),
         )
 
 

@@ -6,7 +6,7 @@ from ddpm_eval.protocol import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS
 from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME
 from ddpm_eval.stages.base import Stage
 from ddpm_eval.stages.bound_stage import BoundStage
-from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage
+from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage, SimpleCodesStage
 from ddpm_eval.stages.quality_stages import (
     FeatureSource,
     NeighboursStage,
@@ -34,6 +34,7 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         "train": (TrainingStage(),),
         "reference-images": (ReferenceImagesStage(),),
         "baseline": (BaselineStage(),),
+        "simple-codes": (SimpleCodesStage(),),
         "bound-train": (BoundStage("train", NAMED),),
         "bound-test": (BoundStage("test", NAMED),),
         "bound-test-protocols": (BoundStage("test", COMPARED),),

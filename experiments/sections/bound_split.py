@@ -1,7 +1,9 @@
 """Section 4.3: the split into rate and distortion, Table 4, Fig. 5, and every term of the bound."""
 
-from ddpm_eval.reporting.bound_comparisons import baseline_table
-from ddpm_eval.reporting.bound_tables import split_table, terms_table
+import pandas as pd
+
+from ddpm_eval.reporting.bound_comparisons import baseline_table, simple_codes_table
+from ddpm_eval.reporting.bound_tables import bound_estimates, split_table, terms_table
 from ddpm_eval.reporting.curves import lines_of, papers_marks, zoom_into_the_end
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_rate_distortion, plot_terms
@@ -9,12 +11,13 @@ from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve, ta
 from ddpm_eval.reporting.report_parts import Curve, Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.bound_terms import BoundTerms
-from ddpm_eval.results.records import Baseline
+from ddpm_eval.results.records import Baseline, SimpleCodes
 from experiments.describe import paper_columns
 from experiments.paper import published
-from experiments.study import Study
+from experiments.study import Study, StudyRun
 from experiments.variance_floors import variance_floors
 
+FEW_LEVELS = 64
 RATE = "rate (bits/dim)"
 DISTORTION = "distortion (RMSE on 0-255)"
 TITLE = "Rate and distortion (Table 4, Fig. 5)"
@@ -30,7 +33,7 @@ def section(study: Study) -> Section:
         f"{terms.protocol.caption()}, 95% intervals over images"
     )
     tables = _tables(study, terms, how)
-    return Section(TITLE, "", tables, _figures(study, terms, how), _curves(study, terms))
+    return Section(TITLE, _not_beaten(study), tables, _figures(study, terms, how), _curves(study, terms))
 
 
 def _tables(study: Study, terms: BoundTerms, how: str) -> list[Table]:
@@ -46,19 +49,62 @@ def _tables(study: Study, terms: BoundTerms, how: str) -> list[Table]:
         f"Progressive lossy compression: rate received before each estimate of x_0, and its error; {how}. "
         f"{paper_columns(study)}",
     )
-    baseline = study.bound_run.result("baseline", Baseline)
-    return [split, compression] + ([] if baseline is None else [_baseline(study, terms, baseline)])
+    return [split, compression, *(table for run in study.subjects for table in _baselines(study, run))]
 
 
-def _baseline(study: Study, terms: BoundTerms, baseline: Baseline) -> Table:
+def _baselines(study: Study, run: StudyRun) -> list[Table]:
+    """Return the table of what a run's model should beat, if it is measured."""
+    terms = run.bound()
+    baseline = run.result("baseline", Baseline)
+    codes = run.result("simple-codes", SimpleCodes)
+    if terms is None or baseline is None:
+        return []
     caption = (
         f"The model's bound beside a Gaussian fitted to the {baseline.n_train} training images: its exact "
         "negative log likelihood (images spread over their 8-bit bins), and the exact bound of its exact "
         f"denoiser (unclipped, exact decoder, {baseline.variance}, no noise drawn); "
-        f"{study.bound_run.spec.data.name} test set, 95% intervals over images. "
+        f"{run.spec.data.name} test set, 95% intervals over images. "
         "The bound may be below the likelihood: the decoder's outer bins are open (docs/protocol.md)."
     )
-    return write_table(baseline_table(terms, baseline), study.tables / "baseline", caption)
+    frame = baseline_table(terms, baseline)
+    if codes is not None:
+        frame = pd.concat([frame, simple_codes_table(codes)], ignore_index=True)
+        caption += f" {_without_network(codes)}"
+    name = "baseline" if run is study.bound_run else f"baseline_{run.spec.preset}"
+    return [write_table(frame, study.tables / name, caption)]
+
+
+def _without_network(codes: SimpleCodes) -> str:
+    notes = f" ({codes.coder_notes})" if codes.coder_notes else ""
+    return (
+        f"Histograms are of the {codes.n_train} training images; coders without loss take all "
+        f"{codes.n_coded} test images as one sheet{notes}."
+    )
+
+
+def _not_beaten(study: Study) -> str:
+    """Say of each subject which baselines its model does not beat, and why where images have few levels."""
+    return "\n\n".join(filter(None, map(_not_beaten_by, study.subjects)))
+
+
+def _not_beaten_by(run: StudyRun) -> str:
+    terms = run.bound()
+    codes = run.result("simple-codes", SimpleCodes)
+    if terms is None or codes is None:
+        return ""
+    ours = bound_estimates(terms)["total"]
+    table = simple_codes_table(codes)
+    better = table[table["bits_per_dim"] <= ours.high]
+    if not len(better):
+        return ""
+    names = ", ".join(f"{row.model} ({row.bits_per_dim:.3g})" for row in better.itertuples())
+    text = f"On {run.spec.data.name} the model's bound ({ours.value:.3g} bits/dim) does not beat: {names}."
+    if codes.levels < FEW_LEVELS:
+        text += (
+            f" Its images have {codes.levels} of 256 levels only, which a histogram knows, whereas "
+            "the model's decoder spreads over the levels between; bits/dim there mean little."
+        )
+    return text
 
 
 def _curves(study: Study, terms: BoundTerms) -> list[Curve]:
@@ -105,13 +151,16 @@ def _curves(study: Study, terms: BoundTerms) -> list[Curve]:
 def _figures(study: Study, terms: BoundTerms, how: str) -> list[Illustration]:
     curve = rate_distortion_curve(terms)
     every_term = terms_table(terms, variance_floors(study.bound_run, terms.variance))
+    codes = study.bound_run.result("simple-codes", SimpleCodes)
+    constant = None if codes is None else codes.mean_image_rmse
+    line = "" if constant is None else f" Dotted: the mean training image as the estimate ({constant:.3g})."
     return [
         write_figure(
-            plot_rate_distortion(curve, published.table_4()),
+            plot_rate_distortion(curve, published.table_4(), constant),
             curve,
             study.figures / "rate_distortion",
             f"Rate and distortion over the reverse process (Fig. 5); {how}. "
-            "Crosses: the paper's Table 4, CIFAR-10.",
+            f"Crosses: the paper's Table 4, CIFAR-10.{line}",
         ),
         write_figure(
             plot_terms(every_term), every_term, study.figures / "terms", f"Every term of the bound; {how}."

@@ -56,7 +56,7 @@ def test_the_default_study_measures_likelihood_of_the_photos_and_all_else_of_the
     assert (likelihood.folder, likelihood.spec) == (study.bound_run.folder, study.bound_run.spec)
     assert (quality.folder, quality.spec) == (study.main.folder, study.main.spec)
     assert others == ablation_jobs(study)[1:]
-    full = {"baseline", "bound-train", "bound-test-protocols", "bound-test-chains"}
+    full = {"bound-train", "bound-test-protocols", "bound-test-chains"}
     assert full <= set(likelihood.stages)
     assert not full & set(quality.stages)
     assert set(plan.ABLATION) <= set(quality.stages)

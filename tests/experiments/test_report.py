@@ -93,7 +93,7 @@ def test_files_have_the_names_that_scripts_rely_on(written):
 
 def test_every_stored_result_says_how_it_was_made(written):
     study, page = written
-    rows = [line for line in page.with_name("report.md").read_text().splitlines() if " | key" not in line]
+    rows = [line for line in page.with_name("report.md").read_text().splitlines() if " | key |" not in line]
     for run in study.runs:
         for entry in run.entries():
             assert sum(line.startswith(f"| {run.folder.name} | {entry.name} |") for line in rows) == 1
@@ -138,6 +138,7 @@ def test_the_default_report_takes_likelihood_from_one_run_and_the_rest_from_the_
     assert "- Preset: digits and photos (likelihood is of photos, all else of digits)\n" in text
     assert "- Data: digits, 1 x 8 x 8; photos, 3 x 8 x 8\n" in text
     assert "photos test set, n = 12 images" in text
+    assert {path.stem for path in study.tables.glob("baseline*.csv")} == {"baseline", "baseline_digits"}
     assert "Ablation of prediction, objective and variance on digits" in text
     assert "| photos eps-mse-fixed-large | bound/full/test/paper |" in text
     assert "Not measured yet" not in text

@@ -12,10 +12,10 @@ from two_processes import side_by_side, together
 from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.gaussian import Gaussian
-from ddpm_eval.results.records import Baseline, ReferenceImages
+from ddpm_eval.results.records import Baseline, ReferenceImages, SimpleCodes
 from ddpm_eval.stages import image_stages
 from ddpm_eval.stages.base import ensure, is_done
-from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage
+from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage, SimpleCodesStage
 from ddpm_eval.stages.training_stage import TrainingStage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,6 +50,33 @@ def test_the_baseline_is_the_fitted_gaussians_bound_in_closed_form(run, monkeypa
     np.testing.assert_allclose(found.bound, (terms.terms.sum(1) + terms.prior).numpy(), rtol=1e-9)
     np.testing.assert_allclose(found.nll, gaussian.dequantised_nll(x_0).numpy(), rtol=1e-9)
     assert (found.bound > 0).all()
+
+
+def test_codes_without_a_network_are_of_the_scored_images_and_the_coders_of_all(run):
+    bring_about(run, SimpleCodesStage())
+    found = run.results.get("simple-codes", SimpleCodes)
+    kept = [i for i in range(20) if i not in (3, 7)]
+    np.testing.assert_array_equal(found.image_id, kept)
+    train = run.train_images.array
+    levels = np.unique(train)
+    assert (found.levels, found.n_train, found.n_coded) == (len(levels), 40, 20)
+    seen = np.isin(run.test_images.array[kept], levels).all(axis=(1, 2, 3))
+    np.testing.assert_allclose(found.uniform[seen], np.log2(len(levels)), rtol=1e-12)
+    assert np.isinf(found.uniform[~seen]).all()
+    share = (np.bincount(train.reshape(-1), minlength=256) + 0.5) / (train.size + 128)
+    expected = -np.log2(share)[run.test_images.array[kept]].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(found.histogram, expected, rtol=1e-12)
+    error = run.test_images.array[kept] - train.astype(float).mean(axis=0)
+    np.testing.assert_allclose(found.mean_image_rmse, np.sqrt((error**2).mean()), rtol=1e-12)
+    sizes = dict(zip(found.coders.split(", "), found.coded_bytes, strict=True))
+    assert 0 < sizes["PNG"] < 20 * 64 + 1000
+    assert bool(found.coder_notes) == bool(np.isnan(found.coded_bytes).any())
+
+
+def test_sets_that_do_not_fit_in_memory_are_not_coded(run, monkeypatch):
+    assert SimpleCodesStage().applies(run)
+    monkeypatch.setattr(image_stages, "MOST_CODED_ELEMENTS", 60 * 64 - 1)
+    assert not SimpleCodesStage().applies(run)
 
 
 def test_a_learned_variance_has_the_baseline_of_the_large_one(run):

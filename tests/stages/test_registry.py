@@ -16,6 +16,7 @@ NAMES = {
     "train",
     "reference-images",
     "baseline",
+    "simple-codes",
     "bound-train",
     "bound-test",
     "bound-test-protocols",

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from stored_results import STEPS, cell_results, store_results
+import pytest
+from stored_results import STEPS, cell_results, main_results, make_simple_codes, store_results
 
 from ddpm_eval.protocol import PROTOCOLS
 from experiments.sections.bound_split import section
@@ -24,6 +25,41 @@ def test_tables_and_figures_are_of_the_test_bound_under_protocol_paper(measured)
         np.testing.assert_allclose(split.loc[quantity, "bits_per_dim"], values.mean(), rtol=1e-12)
     assert split["paper_bits_per_dim"].dropna().tolist() == [1.78, 1.97, 3.75]
     assert len(pd.read_csv(measured.tables / "table4.csv")) == 10
+
+
+def test_the_table_of_baselines_lists_codes_that_know_no_image(measured):
+    section(measured)
+    table = pd.read_csv(measured.tables / "baseline.csv").set_index("model")
+    assert list(table.index) == [
+        *("this model, bound", "Gaussian, likelihood", "Gaussian, bound"),
+        *("uniform over the 17 levels that occur", "one histogram", "a histogram per pixel"),
+        "PNG, all images as one",
+    ]
+    assert table.loc["PNG, all images as one", "bits_per_dim"] == 8 * 300 / (12 * 64)
+    assert np.isnan(table.loc["PNG, all images as one", "low"])
+    assert "(AVIF is not exact)" in section(measured).tables[2].caption
+
+
+@pytest.mark.parametrize(("shift", "beaten"), [(0.0, False), (30.0, True)])
+def test_it_is_said_which_baselines_the_model_does_not_beat_and_why(empty, shift, beaten):
+    codes = make_simple_codes()
+    names = ("uniform", "histogram", "pixel_histograms", "coded_bytes")
+    higher = {name: getattr(codes, name) + shift * (100 if name == "coded_bytes" else 1) for name in names}
+    store_results(empty.main, {**main_results(), "simple-codes": make_simple_codes(**higher)})
+    text = section(empty).text
+    if beaten:
+        assert text == ""
+    else:
+        assert text.startswith("On digits the model's bound (") and "a histogram per pixel (2.5)" in text
+        assert "Its images have 17 of 256 levels only" in text
+    store_results(empty.main, {"simple-codes": make_simple_codes(levels=256)}, created="9999")
+    assert "levels only" not in section(empty).text
+
+
+def test_the_mean_image_is_drawn_beside_rate_and_distortion(measured):
+    assert (
+        section(measured).figures[0].caption.endswith("Dotted: the mean training image as the estimate (66).")
+    )
 
 
 def test_the_terms_are_drawn_above_the_floor_of_the_variance(measured):
