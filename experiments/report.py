@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm_eval.reporting import page
 from ddpm_eval.reporting.bound_tables import BITS_PER_DIM, bound_estimates
 from ddpm_eval.reporting.intervals import mean_estimate
-from ddpm_eval.reporting.provenance_rows import provenance_row
+from ddpm_eval.reporting.provenance_rows import provenance_row, total_time, uncommitted
 from ddpm_eval.reporting.report_parts import ProvenanceRow, Section
 from ddpm_eval.reporting.tables import format_estimate
 from ddpm_eval.results.records import Baseline, Quality, TrainingLog
@@ -133,6 +133,8 @@ def _head(study: Study) -> dict[str, str]:
         return {"Run": str(run.folder), **describe_run(run.results.path), "Paper": PAPER}
     settings = ", ".join(f"{key}={text}" for key, text in study.settings.items())
     specs = [subject.spec for subject in study.subjects]
+    entries = [entry for every in study.every_run for entry in every.entries()]
+    dirty = uncommitted(entries)
     return {
         "Preset": " and ".join(spec.preset for spec in specs) + _division(study),
         "Data": "; ".join(map(describe_data, specs)),
@@ -140,6 +142,8 @@ def _head(study: Study) -> dict[str, str]:
         "Against the paper": "; ".join(map(against_the_paper, specs)),
         "Settings": settings or "the preset's",
         "Seed": str(run.spec.seed),
+        **({"Computing time": f"{total_time(entries)} for {len(entries)} results"} if entries else {}),
+        **({"Uncommitted changes": f"in the program that made {dirty} results"} if dirty else {}),
     }
 
 

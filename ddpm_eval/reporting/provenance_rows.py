@@ -4,7 +4,7 @@ What a row says is derived from the stored entry and from the metadata of the re
 intervals were made is listed here, in `INTERVALS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ddpm_eval.protocol import Protocol
@@ -58,7 +58,23 @@ def provenance_row(run: str, entry: "Entry") -> ProvenanceRow:
         versions=_versions(provenance),
         commit=str(provenance.get("git_commit", "")),
         created=str(provenance.get("created", "")),
+        weights=str(provenance.get("weights", "")),
+        key=entry.key,
+        command=str(provenance.get("command", "")),
+        machine=_machine(provenance),
     )
+
+
+def total_time(entries: Iterable["Entry"]) -> str:
+    """Return how long it took to compute results, empty if that is not known of any."""
+    known = [entry.provenance.get("wall_seconds") for entry in entries]
+    seconds = [float(found) for found in known if found is not None]
+    return format_seconds(sum(seconds)) if seconds else ""
+
+
+def uncommitted(entries: Iterable["Entry"]) -> int:
+    """Count the results that were computed by a program with uncommitted changes."""
+    return sum(str(entry.provenance.get("git_commit", "")).endswith("-dirty") for entry in entries)
 
 
 def display_unit(record: str) -> str:
@@ -97,6 +113,13 @@ def _protocol(entry: "Entry") -> str:
     for field in fields_of_kind(RECORDS[entry.record], "protocol"):
         return Protocol.model_validate_json(entry.scalars[field.name]).caption()
     return str(entry.scalars.get("caption") or entry.scalars.get("method") or "")
+
+
+def _machine(provenance: Mapping[str, object]) -> str:
+    """Name the processor, its cores and the operating system, as far as they were recorded."""
+    cores = f"{provenance['cores']} cores" if "cores" in provenance else ""
+    parts = (provenance.get("processor", ""), cores, provenance.get("system", ""))
+    return ", ".join(str(part) for part in parts if part)
 
 
 def _versions(provenance: Mapping[str, object]) -> str:

@@ -1,6 +1,7 @@
 """What a number's provenance says of the process that made it: versions, machine, commit, command."""
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -18,6 +19,9 @@ def environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "system": platform.platform(terse=True),
         "versions": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "command": " ".join(sys.argv),
@@ -27,6 +31,16 @@ def environment() -> dict[str, object]:
 def now() -> str:
     """Return the time in UTC as text; later times sort behind earlier ones."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+
+
+def _processor(description: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's model name, where the system tells it."""
+    try:
+        lines = description.read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def _version(name: str) -> str:

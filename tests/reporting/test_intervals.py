@@ -142,6 +142,20 @@ def test_grouped_estimate_is_the_estimate_of_each_group():
     assert np.isnan(found.value[3])
 
 
+def test_the_ratio_of_two_means_has_the_standard_error_of_its_linearisation():
+    """Against the delta method's formula from variances and covariance, written out."""
+    rng = np.random.default_rng(7)
+    total = rng.lognormal(size=300)
+    part = total * rng.uniform(0.4, 0.6, 300)
+    found = intervals.ratio_estimate(part, total)
+    ratio = part.mean() / total.mean()
+    (a, ab), (_, b) = np.cov(part, total)
+    error = np.sqrt((a - 2 * ratio * ab + ratio**2 * b) / 300) / total.mean()
+    np.testing.assert_allclose(found.value, ratio, rtol=1e-12)
+    np.testing.assert_allclose(found.standard_error, error, rtol=1e-9)
+    assert intervals.ratio_estimate(2 * total, total).interval() == pytest.approx((2.0, 2.0))
+
+
 @pytest.mark.parametrize(("successes", "n"), [(355, 360), (0, 10), (5, 10)])
 def test_share_interval_agrees_with_scipys(successes, n):
     expected = stats.binomtest(successes, n).proportion_ci(method="wilson")

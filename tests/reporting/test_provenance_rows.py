@@ -7,7 +7,14 @@ from simulated_bounds import make_terms
 
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting import intervals
-from ddpm_eval.reporting.provenance_rows import RECORDS, display_unit, format_seconds, provenance_row
+from ddpm_eval.reporting.provenance_rows import (
+    RECORDS,
+    display_unit,
+    format_seconds,
+    provenance_row,
+    total_time,
+    uncommitted,
+)
 from ddpm_eval.results.records import ScheduleTables
 from ddpm_eval.results.store import Entry, Store
 
@@ -17,6 +24,11 @@ PROVENANCE = {
     "git_commit": "abc123",
     "device": "cpu",
     "wall_seconds": 200.0,
+    "weights": "w",
+    "command": "cli.py reproduce",
+    "processor": "a processor",
+    "cores": 2,
+    "system": "Linux",
     "created": "2026-01-31T12:00:00+00:00",
 }
 
@@ -37,6 +49,8 @@ def test_a_row_says_how_a_bound_came_about(tmp_path):
     assert (row.device, row.wall_time, row.commit) == ("cpu", "3 min 20 s", "abc123")
     assert row.versions == "Python 3.11.9, torch 2.13.0, numpy 2.3.0"
     assert row.created == PROVENANCE["created"]
+    assert (row.key, row.weights, row.command) == ("k", "w", "cli.py reproduce")
+    assert row.machine == "a processor, 2 cores, Linux"
 
 
 def test_a_row_says_how_sample_quality_came_about(tmp_path):
@@ -52,6 +66,16 @@ def test_what_is_not_known_is_left_blank():
     row = provenance_row("run", entry)
     assert (row.n, row.unit, row.interval) == ("20 steps", "1", "none")
     assert [row.protocol, row.device, row.wall_time, row.versions, row.commit, row.created] == [""] * 6
+
+
+def test_times_add_up_and_uncommitted_changes_are_counted():
+    entries = [
+        Entry("a", "k", "ScheduleTables", {"wall_seconds": seconds, "git_commit": commit}, {}, [], {})
+        for seconds, commit in ((50.0, "abc"), (70.0, "abc-dirty"), (None, "none"))
+    ]
+    assert total_time(entries) == "2 min 0 s"
+    assert total_time(entries[2:]) == ""
+    assert uncommitted(entries) == 1
 
 
 def test_every_record_has_a_unit():

@@ -16,7 +16,15 @@ def test_provenance_is_of_this_process():
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["versions"]["numpy"] == np.__version__ and found["versions"]["h5py"] == h5py.__version__
     assert found["versions"]["ddpm_eval"] != "not installed"
-    assert found["machine"]
+    assert found["machine"] and found["system"]
+    assert found["cores"] >= 1
+
+
+def test_the_processor_is_named_where_the_system_tells_it(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nmodel name\t: A Processor @ 2 GHz\nflags\t: x\n")
+    assert provenance._processor(path) == "A Processor @ 2 GHz"
+    assert isinstance(provenance._processor(tmp_path / "absent"), str)
 
 
 def test_the_commit_is_the_packages_wherever_it_is_run_from(monkeypatch, tmp_path):
