@@ -63,9 +63,11 @@ def run_in_background(command: Sequence[str], out: Path) -> None:
     """Start a command that works in the folder ``out`` and outlives this process; return when it has begun.
 
     Raises:
-        ValueError: if it ends at once.
+        ValueError: if it ends at once, or another process works in the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if carry.is_busy(out):
+        raise ValueError(f"{out} is in use by another process: wait for it, or name another folder")
     output = out / "output.txt"
     with output.open("w") as log:
         process = subprocess.Popen(

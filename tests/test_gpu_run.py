@@ -1,6 +1,7 @@
 """A stay on a lent machine: its time, its history, and that whatever ends it, the next one continues."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bound_history  # noqa: E402
+import carry  # noqa: E402
 import gpu_run  # noqa: E402
 import kept_state  # noqa: E402
 import lent_machine  # noqa: E402
 import lent_stay  # noqa: E402
 import parts  # noqa: E402
+
+from ddpm_eval.training import checkpoint  # noqa: E402
 
 TINY = {
     "network.base_channels": "8",
@@ -69,6 +73,80 @@ def test_a_stay_trains_measures_and_the_next_continues_from_its_parts(tmp_path, 
     state = tmp_path / "out" / "state"
     assert parts.checked(state, parts.read_sums(state))
     assert kept_state.kept_updates(state, second.name) == second.updates
+
+
+def carried(out, home):
+    """Bring all that a stay has kept home; return the call in which each set was complete."""
+    limits = carry.Limits(files=4, file_bytes=2**18, total_bytes=2**19)
+    complete = {}
+    for number in range(50):
+        target = home.parent / f"call-{number}"
+        _, left = carry.collect(out, target, limits)
+        for name, missing in carry.bring(target, home).items():
+            if not missing:
+                complete.setdefault(name, number)
+        if not left:
+            return complete
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.slow
+def test_averaged_weights_come_home_first_and_are_measured_but_not_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0.0005", "--slices", "1")
+    home = tmp_path / "home"
+    arrived = carried(tmp_path / "out", home)
+    assert arrived["weights"] <= arrived["results"] <= arrived["state"]
+    trained = checkpoint.load(first.run)
+    shutil.rmtree(home / "state")  # no time for it
+    shutil.rmtree(tmp_path / "runs")
+    assert kept_state.unpack(home, tmp_path / "runs") == ["notes", "weights", "results"]
+    alone = checkpoint.load(first.run)
+    assert alone.metadata["status"] == "imported" and alone.step == trained.step
+    assert checkpoint.weights_digest(first.run) == checkpoint.weights_digest(trained.tensors)
+    (tmp_path / "out").rename(tmp_path / "left-there")
+    home.rename(tmp_path / "out")
+    second = stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0")
+    assert second.updates == trained.step
+    assert not (tmp_path / "out" / "state").exists()
+    with pytest.raises(ValueError, match="its training cannot go on here"):
+        stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0.0005", "--slices", "1")
+
+
+def test_of_weights_and_state_the_newer_is_restored(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_state.checkpoint, "save", lambda path, _: None)
+    monkeypatch.setattr(kept_state.checkpoint, "load", lambda path: None)
+    monkeypatch.setattr(kept_state, "without_optimiser", lambda averaged: averaged)
+    found = {}
+    for weights, state in [(10, 10), (20, 10), (10, 20)]:
+        home = tmp_path / f"{weights}-{state}"
+        for name, updates in {"weights": weights, "state": state}.items():
+            source = tmp_path / "checkpoint"
+            source.write_text(f"{name} {updates}")
+            parts.pack([source], tmp_path, home / name, f"digits-eps-{updates:08d}.tar", 10_000)
+        kept_state.unpack(home, tmp_path / "runs")
+        found[weights, state] = (tmp_path / "runs" / "checkpoint").read_text()
+    assert found == {(10, 10): "state 10", (20, 10): "weights 20", (10, 20): "state 20"}
+
+
+@pytest.mark.slow
+def test_a_stay_in_the_background_outlives_the_call_and_can_be_waited_for(tmp_path):
+    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    places = ["--runs", tmp_path / "runs", "--data-root", tmp_path, "--preset", "digits"]
+    share = ["--minutes", "0.5", "--train-share", "0.02", "--slices", "1"]
+    words = [tmp_path / "out", "--background", *places, *share, *settings]
+    command = [sys.executable, ROOT / "benchmarks" / "gpu_run.py", *words]
+    call = [*map(str, command)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "The stay has begun" in done.stdout
+    assert carry.is_busy(tmp_path / "out")
+    second = subprocess.run(call, capture_output=True, text=True, timeout=100)
+    assert second.returncode == 2 and "is in use by another process" in second.stderr
+    assert carry.wait(tmp_path / "out", 120)
+    assert "train 1 of 1" in (tmp_path / "out" / "log.txt").read_text()
+    taken, _ = carry.collect(tmp_path / "out", tmp_path / "call")
+    assert taken > 0
 
 
 def test_the_time_is_divided_and_some_is_kept():
