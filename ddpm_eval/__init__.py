@@ -12,6 +12,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ddpm_eval.adapters.azula import from_azula as from_azula
+    from ddpm_eval.adapters.diffusers import from_diffusers as from_diffusers
+    from ddpm_eval.adapters.edm import from_edm as from_edm
+    from ddpm_eval.adapters.guided_diffusion import from_guided_diffusion as from_guided_diffusion
+    from ddpm_eval.adapters.k_diffusion import from_k_diffusion as from_k_diffusion
+    from ddpm_eval.adapters.lucidrains import from_lucidrains as from_lucidrains
     from ddpm_eval.api.bounds import Bound as Bound
     from ddpm_eval.api.bounds import compare_bounds as compare_bounds
     from ddpm_eval.api.bounds import evaluate_bound as evaluate_bound
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from ddpm_eval.api.measured_quality import evaluate_quality as evaluate_quality
     from ddpm_eval.api.network_model import Model as Model
     from ddpm_eval.api.samples import sample as sample
+    from ddpm_eval.data.image_set import ImageSet as ImageSet
     from ddpm_eval.metrics.bound import Estimator as Estimator
     from ddpm_eval.protocol import Protocol as Protocol
 
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Model": "ddpm_eval.api.network_model",
     "load_images": "ddpm_eval.api.loading",
+    "ImageSet": "ddpm_eval.data.image_set",
     "evaluate_bound": "ddpm_eval.api.bounds",
     "Estimator": "ddpm_eval.metrics.bound",
     "Protocol": "ddpm_eval.protocol",
@@ -36,6 +44,12 @@ _HOMES = {
     "evaluate_quality": "ddpm_eval.api.measured_quality",
     "SampleQuality": "ddpm_eval.api.measured_quality",
     "compare_bounds": "ddpm_eval.api.bounds",
+    "from_diffusers": "ddpm_eval.adapters.diffusers",
+    "from_lucidrains": "ddpm_eval.adapters.lucidrains",
+    "from_k_diffusion": "ddpm_eval.adapters.k_diffusion",
+    "from_azula": "ddpm_eval.adapters.azula",
+    "from_edm": "ddpm_eval.adapters.edm",
+    "from_guided_diffusion": "ddpm_eval.adapters.guided_diffusion",
 }
 """The module of each public name."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,14 +67,41 @@ def test_every_public_name_has_a_docstring(name):
     assert name in dir(ddpm_eval)
 
 
-EXAMPLES = [
-    "Model",
-    "load_images",
-    "evaluate_bound",
-    "sample",
-    "evaluate_quality",
-    "compare_bounds",
-]
+EXAMPLES = [name for name in ddpm_eval.__all__ if name[0].islower() or name == "Model"]
+
+
+def stand_ins(network):
+    """Other projects' objects with what the adapters read of them; tests/adapters has the real ones."""
+    bare = nn.Conv2d(3, 3, 1)
+    bare.config = {"in_channels": 3, "out_channels": 3, "sample_size": 8}
+    betas = torch.linspace(0.01, 0.4, 20)
+    scheduler = SimpleNamespace(betas=betas, config={"beta_schedule": "linear"})
+    named = SimpleNamespace(name="EPSILON"), SimpleNamespace(name="FIXED_LARGE")
+
+    def continuous(x_t, t):
+        return SimpleNamespace(mean=0.1 * x_t)
+
+    continuous.schedule = lambda t: (torch.cos(1.5 * t), torch.sin(1.5 * t))
+    return {
+        "from_edm": {},
+        "from_k_diffusion": {"denoiser": lambda x, sigma: x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)},
+        "from_azula": {"denoiser": continuous},
+        "from_diffusers": {"pipeline": SimpleNamespace(unet=bare, scheduler=scheduler)},
+        "from_lucidrains": {
+            "diffusion": SimpleNamespace(
+                model=bare, objective="pred_v", betas=betas, channels=3, image_size=8
+            )
+        },
+        "from_guided_diffusion": {
+            "network": network,
+            "diffusion": SimpleNamespace(
+                betas=betas.numpy(),
+                model_mean_type=named[0],
+                model_var_type=named[1],
+                rescale_timesteps=False,
+            ),
+        },
+    }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -88,6 +116,7 @@ def test_every_function_has_an_example_that_runs(name, network, digits_classifie
         "images": images,
         "samples": images.array[:100],
         "bound": ddpm_eval.evaluate_bound(model, images, progress=False),
+        **stand_ins(network).get(name, {}),
     }
     if name == "evaluate_quality":  # the classifier is trained once per session
         monkeypatch.setattr(home, "load_or_train_classifier", lambda *_, **__: digits_classifier)

@@ -73,6 +73,11 @@ def from_azula(
 ) -> Model:
     """Return a denoiser of azula as a model on the chain of evenly spaced times.
 
+    Example:
+        >>> model = ddpm_eval.from_azula(denoiser, timesteps=100)
+        >>> ddpm_eval.evaluate_bound(model, images, progress=False).terms.num_steps
+        100
+
     Args:
         denoiser: an ``azula.denoise.Denoiser`` for images in [-1, 1].
         timesteps: T.

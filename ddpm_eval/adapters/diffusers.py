@@ -87,6 +87,11 @@ def from_diffusers(
 ) -> Model:
     """Return a pipeline of diffusers, or a network and a scheduler, as a model.
 
+    Example:
+        >>> model = ddpm_eval.from_diffusers(pipeline)
+        >>> model.predicts, model.variance, model.shape
+        ('eps', 'fixed-small', (3, 8, 8))
+
     Args:
         pipeline: a pipeline with ``unet`` (or ``transformer``) and ``scheduler``, such as ``DDPMPipeline`` or
             ``DDIMPipeline``; with ``scheduler`` the network itself.

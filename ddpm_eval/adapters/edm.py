@@ -78,10 +78,10 @@ def from_edm(
     """Return an EDM-style network as a model on the chain of its noise levels.
 
     Example:
-        >>> import torch
-        >>> model = from_edm(lambda x, sigma: x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2))
-        >>> model.timesteps, round(float(model.chain.alpha_bar[-1] * (1 + 80**2)), 9)
-        (1000, 1.0)
+        >>> denoiser = lambda x, sigma: x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)  # of standard normal x_0
+        >>> model = ddpm_eval.from_edm(denoiser, shape=(1, 8, 8))
+        >>> ddpm_eval.sample(model, 2, progress=False).num_steps
+        1000
 
     Args:
         denoiser: D(x, sigma), for images in [-1, 1]: in EDM's code a network with preconditioning, such as

@@ -64,6 +64,11 @@ def from_guided_diffusion(
 ) -> Model:
     """Return a model of improved-diffusion or guided-diffusion.
 
+    Example:
+        >>> model = ddpm_eval.from_guided_diffusion(network, diffusion)
+        >>> model.timesteps == len(diffusion.betas)
+        True
+
     Args:
         network: the ``UNetModel``, the first of what ``create_model_and_diffusion`` returns.
         diffusion: its ``GaussianDiffusion`` or ``SpacedDiffusion``, the second.

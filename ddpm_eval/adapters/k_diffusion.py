@@ -38,6 +38,11 @@ def from_k_diffusion(
 ) -> Model:
     """Return a denoiser of k-diffusion as a model.
 
+    Example:
+        >>> model = ddpm_eval.from_k_diffusion(denoiser, shape=(1, 8, 8))
+        >>> ddpm_eval.sample(model, 2, method="ddim", num_steps=10, progress=False).images.shape
+        (2, 1, 8, 8)
+
     Args:
         denoiser: any module with ``forward(x, sigma)`` that returns the estimate of x_0.
         sigma: levels of the chain, increasing, ``[T]``; None takes the denoiser's ``sigmas``, and EDM's if it

@@ -73,6 +73,11 @@ class ClassConditionalNetwork(nn.Module):
 def from_lucidrains(diffusion: Diffusion) -> Model:
     """Return a ``GaussianDiffusion`` of denoising-diffusion-pytorch as a model.
 
+    Example:
+        >>> model = ddpm_eval.from_lucidrains(diffusion)
+        >>> model.predicts, model.variance, model.shape
+        ('v', 'fixed-small', (3, 8, 8))
+
     Args:
         diffusion: a ``GaussianDiffusion``, a ``LearnedGaussianDiffusion``, or the ``GaussianDiffusion`` of
             ``classifier_free_guidance``, which is measured without guidance (a cond_scale of 1).
