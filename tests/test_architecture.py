@@ -22,6 +22,7 @@ LAYERS = [
     "ddpm_eval.protocol",
     "ddpm_eval.randomness",
     "ddpm_eval.files",
+    "ddpm_eval.host_memory",
     "ddpm_eval.runtime",
     "ddpm_eval.model",
     "ddpm_eval.data",

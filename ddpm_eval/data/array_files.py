@@ -3,11 +3,13 @@
 A file holds uint8 images in one of three layouts: ``[n, channels, side, side]``, ``[n, side, side,
 channels]`` or ``[n, side, side]``. With splits, its arrays are ``x_train``, ``y_train``, ``inexact_train``
 and the same of ``test``; without, ``arr_0`` and ``arr_1`` (images and labels). Labels and inexact ids may
-be missing.
+be missing. A file is read only if its arrays, expanded, take at most half of the memory that is available.
 """
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +17,12 @@ import numpy.typing as npt
 from ddpm_eval.data.errors import one_line
 from ddpm_eval.data.image_set import ImageSet, Pixels, in_memory_set, integer_list
 from ddpm_eval.data.splits import every_nth
+from ddpm_eval.host_memory import available_bytes, readable
 
 TEST_EVERY = 10
 """Of the images of a file without splits."""
+COPIES = 2
+"""Of its images that are in memory at once while a split is taken out."""
 
 
 def read_npz(name: str, split: str, path: Path) -> ImageSet:
@@ -80,8 +85,14 @@ def nchw(images: npt.NDArray[np.generic], what: str) -> Pixels:
 
 def _arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[np.generic]]:
     """Read those of the named arrays that a file has."""
+    names = list(names)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")  # a named pipe would be waited for without end
     try:
         with path.open("rb") as file:
+            shortage = _shortage(file, names)
+            if shortage:
+                raise MemoryError(shortage)
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise TypeError("it holds one unnamed array")
@@ -89,8 +100,29 @@ def _arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[np.generi
                 return {name: arrays[name] for name in names if name in arrays.files}
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit in memory: {one_line(error)}") from None
     except Exception as error:
         raise ValueError(
             f"{path} is not a readable npz file of plain arrays: {one_line(error)} "
             "(truncated, or not saved by numpy.savez?)"
         ) from error
+
+
+def _shortage(file: BinaryIO, names: Iterable[str]) -> str:
+    """Say that arrays would take more memory than there is, judging by the archive's list; "" if they fit.
+
+    A member never expands to more than the list says: zipfile stops reading there.
+    """
+    is_archive = zipfile.is_zipfile(file)
+    file.seek(0)
+    if not is_archive:
+        return ""
+    with zipfile.ZipFile(file) as archive:
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
+    file.seek(0)
+    needed = COPIES * sum(sizes.get(f"{name}.npy", 0) for name in names)
+    available = available_bytes()
+    if available is None or needed <= available:
+        return ""
+    return f"its arrays need {readable(needed)} when they are read, but {readable(available)} are available"

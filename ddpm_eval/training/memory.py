@@ -10,15 +10,14 @@ choice: there training is refused only if it cannot fit, whatever the compiler d
 process; 1 GB is 10^9 bytes.
 """
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ddpm_eval import host_memory
 from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.host_memory import readable
 from ddpm_eval.model.diffusion import training_loss
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime
@@ -39,9 +38,6 @@ LEAST_SHARE = 1 / 6
 
 That is one of three tensors per layer, in two of four bytes.
 """
-MEMINFO = Path("/proc/meminfo")
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -104,15 +100,12 @@ def estimate(spec: RunSpec, runtime: Runtime, images: ImageSet | None = None) ->
 def available_bytes(runtime: Runtime) -> int | None:
     """Return how much memory this process can still take on its device, None where the system does not tell.
 
-    On a CPU that is what the system counts as available, within the limits of the control groups (containers,
-    batch systems) that hold this process, shared evenly by the processes that torchrun started on this
-    machine.
+    On a CPU see `host_memory.available_bytes`; on a GPU torch's own unused memory counts.
     """
     if runtime.device.type == "cuda":
         cached = torch.cuda.memory_reserved(runtime.device) - torch.cuda.memory_allocated(runtime.device)
         return torch.cuda.mem_get_info(runtime.device)[0] + cached
-    limits = [limit for limit in (_system_available(), *_group_limits()) if limit is not None]
-    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
+    return host_memory.available_bytes()
 
 
 def check(spec: RunSpec, runtime: Runtime, images: ImageSet) -> None:
@@ -139,8 +132,8 @@ def shortage(spec: RunSpec, runtime: Runtime, found: MemoryEstimate, available: 
     processes = "" if runtime.world_size == 1 else f" in each of {runtime.world_size} processes"
     return (
         f"training {spec.preset} with batches of {spec.train.batch_size} needs about "
-        f"{_readable(found.needed)}{processes} ({_readable(found.per_image)} per image), but "
-        f"{_readable(available)} are available on the {runtime.device.type}: {advice} "
+        f"{readable(found.needed)}{processes} ({readable(found.per_image)} per image), but "
+        f"{readable(available)} are available on the {runtime.device.type}: {advice} "
         "(--ignore-memory tries all the same)"
     )
 
@@ -168,53 +161,3 @@ def _kept_bytes(spec: RunSpec, images: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         training_loss(process, spec.diffusion.objective, x_0, t, torch.empty_like(x_0))
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def _system_available() -> int | None:
-    found = _numbers(MEMINFO).get("MemAvailable:")
-    return None if found is None else 1024 * found
-
-
-def _group_limits() -> Iterator[int]:
-    """Yield what is left in every control group above this process that has a limit."""
-    try:
-        lines = MEMBERSHIP.read_text().splitlines()
-    except OSError:
-        return
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if not controllers:  # version 2: one hierarchy for all controllers
-            yield from _left(CGROUPS, path, "memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            yield from _left(CGROUPS / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
-
-
-def _left(root: Path, path: str, limit_name: str, used_name: str) -> Iterator[int]:
-    """Yield what is left in a control group and in those that hold it, where there is a limit."""
-    group = root / path.strip("/")
-    for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
-        limit = _number(folder / limit_name)
-        used = _number(folder / used_name)
-        if limit is not None and used is not None:
-            cache = _numbers(folder / "memory.stat").get("inactive_file", 0)  # given up when memory is needed
-            yield max(0, limit - used + cache)
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
-
-
-def _numbers(path: Path) -> dict[str, int]:
-    """Read a file of lines that begin with a name and a number."""
-    try:
-        rows = [line.split() for line in path.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
-
-
-def _readable(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

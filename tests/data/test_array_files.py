@@ -1,6 +1,10 @@
+import os
+import zipfile
+
 import numpy as np
 import pytest
 
+from ddpm_eval.data import array_files
 from ddpm_eval.data.datasets import inspect, load
 from ddpm_eval.spec import DataSpec
 
@@ -109,3 +113,35 @@ def test_damaged_npz_is_a_sentence(tmp_path, images):
     np.savez(tmp_path / "d.npz", images=images)
     with pytest.raises(ValueError, match="holds no images"):
         inspect(f"npz:{tmp_path / 'd.npz'}")
+
+
+def test_a_file_that_would_expand_beyond_the_memory_is_refused_before_it_is(tmp_path, images, monkeypatch):
+    """The archive's list tells the size: nothing is expanded."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x_train=np.zeros((40_000, 3, 8, 8), np.uint8), x_test=images)
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(array_files, "available_bytes", lambda: 10_000_000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(
+        ValueError, match=r"a.npz does not fit in memory: .* need 15.4 MB .* but 10 MB are available$"
+    ):
+        load(DataSpec(name=f"npz:{path}", channels=3, side=8), "train")
+    monkeypatch.undo()
+    for available in (15_400_000, None):
+        monkeypatch.setattr(array_files, "available_bytes", lambda: available)  # noqa: B023
+        assert len(load(DataSpec(name=f"npz:{path}", channels=3, side=8), "train")) == 40_000
+
+
+def test_a_header_that_claims_more_than_there_is_allocates_nothing(tmp_path):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 3, 8, 8), }"
+    member = b"\x93NUMPY\x01\x00" + len(header + "\n").to_bytes(2, "little") + header.encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x_train.npy", member)
+    with pytest.raises(ValueError, match=r"a.npz (does not fit in memory|is not a readable npz)"):
+        load(DataSpec(name=f"npz:{tmp_path / 'a.npz'}", channels=3, side=8), "train")
+
+
+def test_a_pipe_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"a\.npz is no file"):
+        inspect(f"npz:{tmp_path / 'a.npz'}")
