@@ -90,6 +90,8 @@ def outcomes(path, content, other, use):
         other: those of another file of the kind.
         use: reads the file and asserts that the values are those of the whole file.
     """
+    path.write_bytes(content)
+    use(path)  # the whole file is not refused
     counts = Counter()
     for case, damaged in enumerate(damaged_copies(content, other)):
         path.write_bytes(damaged)
