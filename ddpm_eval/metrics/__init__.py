@@ -1,0 +1,1 @@
+"""Pure estimators: arrays and networks in, records out; no folder, no store."""
