@@ -18,6 +18,9 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SERIOUS = ("serious", "critical")
 
+MILLISECONDS = 180_000
+"""To wait for a page on a busy machine."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install -y chromium)"),
@@ -56,7 +59,7 @@ def visit(browser, report):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(report.as_uri())
+        page.goto(report.as_uri(), timeout=MILLISECONDS)
         return page
 
     yield opened

@@ -255,7 +255,7 @@ def test_test_and_training_images_differ_by_little(tmp_path, gap, noise, expecte
     test = spread([2.0 + gap, 1.0], noise=noise)
     train = spread([2.0, 1.0], n=20, noise=noise, split="train")
     study = bound_study(tmp_path, test, train)
-    assert verdict_of(study, "gap between test and training") == expected
+    assert verdict_of(study, "Test and training images") == expected
 
 
 @pytest.mark.parametrize(("late", "expected"), [(0.9, "holds"), (0.4, "does not hold")])
