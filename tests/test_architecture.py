@@ -298,7 +298,7 @@ cli.main(arguments, standalone_mode=False)
 
 
 def test_the_picture_of_the_packages_shows_their_imports():
-    """Each arrow in the picture of CONTRIBUTING.md is an import, and each import between packages is drawn."""
+    """Each arrow of the picture is an import, and each import between packages is an arrow."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     picture = re.search(r"```mermaid\n(.*?)```", text, re.DOTALL)
     assert picture, "CONTRIBUTING.md has no picture"
