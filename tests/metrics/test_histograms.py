@@ -133,8 +133,9 @@ def test_digits_take_few_bits_without_any_model():
     found = histogram_bits(train.array, test.array)
     assert found.levels == 17
     np.testing.assert_allclose(found.uniform, math.log2(17), rtol=1e-14)
-    assert found.histogram.mean() == pytest.approx(2.99, abs=0.005)
-    assert found.pixel_histograms.mean() == pytest.approx(2.44, abs=0.005)
+    # known of another split of the same images: 360 of them move a mean by a few hundredths
+    assert found.histogram.mean() == pytest.approx(2.99, abs=0.05)
+    assert found.pixel_histograms.mean() == pytest.approx(2.44, abs=0.05)
 
 
 def test_other_arrays_are_sentences():
