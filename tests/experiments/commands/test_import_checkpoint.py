@@ -67,7 +67,7 @@ def test_an_imported_run_goes_through_every_command(reproduced, imported, tmp_pa
     figures = {path.stem for path in (report / "figures").glob("*.png")}
     assert {"samples", "rate_distortion", "progressive", "terms", "interpolation", "chains"} <= figures
     text = (report / "report.md").read_text()
-    assert "imported from" in text and "Table 2" not in text
+    assert "imported from" in text and "Ablation (Table 2)" not in text
     assert "Preset" not in text and "updates of batch" not in text
     assert text.count("Not measured yet") == 0
     call("sample", run, "-n", "4", "--steps", "5")
