@@ -14,6 +14,7 @@ from ddpm_eval.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 WAIT_SECONDS = 120
+LONGEST_SECONDS = 600
 
 
 class Together(Runtime):
@@ -52,6 +53,11 @@ def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as launcher:
+        try:
+            output, errors = launcher.communicate(timeout=LONGEST_SECONDS)
+        finally:
+            launcher.terminate()  # which ends its processes, too, if they wait for ever
+    assert launcher.returncode == 0, errors[-3000:]
+    return output
