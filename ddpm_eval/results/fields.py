@@ -1,9 +1,8 @@
 """How a record is declared: a frozen dataclass whose fields say what they hold.
 
 Each field states what it is in its metadata: an array its dimensions, unit and meaning; a number and an
-    estimate
-their unit and meaning; a text its meaning. `Record.check` enforces that arrays which share a dimension agree
-on its length.
+estimate their unit and meaning; a text its meaning. `Record.check` enforces that arrays which share a
+dimension agree on its length.
 """
 
 import math

@@ -1,8 +1,7 @@
 """What stages hand to each other and what the store holds.
 
 Dimension names: ``image`` and ``sample`` count images, ``t`` the steps of a chain (index 0 is t = 1),
-    ``update``
-parameter updates, ``interval`` the value and the lower and upper bound of an estimate.
+``update`` parameter updates, ``interval`` the value and the lower and upper bound of an estimate.
 """
 
 from ddpm_eval.results.fields import (

@@ -1,10 +1,9 @@
 """What a stage is, and the one place that decides whether its results are computed.
 
 A stage is one measurement of a run: a class in a file of its own. It says under which names and keys its
-    results
-are stored, which stages it needs first, and how to compute them; `ensure` does the rest. A key is a digest of
-everything that a result depends on, so that a changed choice measures anew and an unchanged one costs
-nothing.
+results are stored, which stages it needs first, and how to compute them; `ensure` does the rest. A key is a
+digest of everything that a result depends on, so that a changed choice measures anew and an unchanged one
+costs nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -32,10 +31,12 @@ class Stage(ABC):
     Attributes:
         name: under which its result is stored.
         record: type of its result.
+        uses_network: whether the result depends on the network, and so on the precision of its arithmetic.
     """
 
     name: str
     record: type[Record]
+    uses_network: bool = True
 
     def requires(self, run: Run) -> Sequence["Stage"]:
         """Return the stages whose results this one reads."""
@@ -64,7 +65,8 @@ class Stage(ABC):
 
     def outputs(self, run: Run) -> tuple[Output, ...]:
         """Return where the results are stored."""
-        return (Output(run.results.qualified(self.name), self.key(run)),)
+        name = run.results.qualified(self.name) if self.uses_network else self.name
+        return (Output(name, self.key(run)),)
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether the results are stored."""

@@ -18,7 +18,7 @@ from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.records import Baseline, ReferenceImages, SimpleCodes
-from ddpm_eval.stages.base import Output, Stage
+from ddpm_eval.stages.base import Stage
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.run import Run
 
@@ -34,14 +34,11 @@ class ReferenceImagesStage(Stage):
 
     name = "reference-images"
     record = ReferenceImages
+    uses_network = False
 
     def key(self, run: Run) -> str:
         """Return the digest of the data and their number."""
         return digest(run.train_images.digest, N_REFERENCE_IMAGES)
-
-    def outputs(self, run: Run) -> tuple[Output, ...]:
-        """Return where the result is stored, which does not depend on the precision of networks."""
-        return (Output(self.name, self.key(run)),)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Return the first training images."""
@@ -55,6 +52,7 @@ class BaselineStage(Stage):
 
     name = "baseline"
     record = Baseline
+    uses_network = False
 
     def key(self, run: Run) -> str:
         """Return the digest of the data, the images that are scored, and the chain."""
@@ -62,10 +60,6 @@ class BaselineStage(Stage):
         chain = (diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end)
         positions = content_digest([TEST_BOUND.positions(run)])
         return digest(run.train_images.digest, run.test_images.digest, positions, *chain, _variance(run))
-
-    def outputs(self, run: Run) -> tuple[Output, ...]:
-        """Return where the result is stored, which does not depend on the precision of networks."""
-        return (Output(self.name, self.key(run)),)
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Fit the Gaussian and evaluate it in closed form, on the main process."""
@@ -98,16 +92,13 @@ class SimpleCodesStage(Stage):
 
     name = "simple-codes"
     record = SimpleCodes
+    uses_network = False
 
     def key(self, run: Run) -> str:
         """Return the digest of the data, the images that are scored, and the coders."""
         positions = content_digest([TEST_BOUND.positions(run)])
         coders = [(coder.name, dict(coder.options)) for coder in CODERS]
         return digest("simple codes", run.train_images.digest, run.test_images.digest, positions, coders)
-
-    def outputs(self, run: Run) -> tuple[Output, ...]:
-        """Return where the result is stored, which does not depend on the precision of networks."""
-        return (Output(self.name, self.key(run)),)
 
     def applies(self, run: Run) -> bool:
         """Tell whether the images are few enough to be held in memory at once."""
