@@ -75,6 +75,11 @@ def pilot_times(timesteps: int, count: int = PILOT_TIMES) -> Array:
     return np.unique(np.concatenate([np.arange(1, min(4, timesteps) + 1), spaced]))
 
 
+def pilot_evaluations(n: int, timesteps: int) -> int:
+    """Return how many terms the pilot evaluates of n images, for each noise draw."""
+    return min(n, PILOT_IMAGES) * len(pilot_times(timesteps))
+
+
 def importance_from_pilot(
     times: Array, terms: Array, timesteps: int, floor: float = SPREAD_IMPORTANCE
 ) -> Array:

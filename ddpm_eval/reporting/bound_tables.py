@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.reporting.estimate_columns import ROW_BOUNDS
-from ddpm_eval.reporting.intervals import mean_estimate
+from ddpm_eval.reporting.intervals import mean_estimate, ratio_estimate
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Array, Estimate
 
@@ -33,10 +33,7 @@ def bound_estimates(terms: BoundTerms) -> dict[str, Estimate]:
 def distortion_share(terms: BoundTerms) -> Estimate:
     """Return the share of the bound that is distortion, L_0 / L; its interval is the linearised ratio's."""
     values = terms.values()
-    distortion, total = values["distortion"], values["total"]
-    share = distortion.mean() / total.mean()
-    linearised = share + (distortion - share * total) / total.mean()
-    return mean_estimate(linearised, terms.stratified_by).estimate("1")
+    return ratio_estimate(values["distortion"], values["total"], terms.stratified_by).estimate("1")
 
 
 def halfwidth(terms: BoundTerms) -> float:

@@ -92,7 +92,7 @@ class BoundStage(Stage):
         pilot = 0
         if self.estimator == "stratified":
             per_image = min(steps, self._estimator(run).evaluations_per_image)
-            pilot = min(n, timestep_sampling.PILOT_IMAGES) * len(timestep_sampling.pilot_times(steps))
+            pilot = timestep_sampling.pilot_evaluations(n, steps)
         known = {output for stage in planned for output in stage.outputs(run)}
         draws = {p.draws for p, output in self._missing(run).items() if output not in known}
         return sum(draws) * (n * per_image + pilot)
@@ -189,7 +189,7 @@ def evaluations_for_total(run: Run, stage: BoundStage, evaluations: int) -> int:
     """
     n = len(stage.positions(run))
     steps = stage.num_steps or run.spec.diffusion.timesteps
-    pilot = timestep_sampling.PILOT_IMAGES * len(timestep_sampling.pilot_times(steps))
+    pilot = timestep_sampling.pilot_evaluations(n, steps)
     per_image = (evaluations - pilot) // n
     if per_image < 2:
         raise ValueError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_eval.reporting.bound_tables import BITS_PER_DIM
+from ddpm_eval.reporting.bound_tables import BITS_PER_DIM, distortion_share
 from ddpm_eval.reporting.estimate_columns import estimate_columns
 from ddpm_eval.reporting.intervals import difference, mean_estimate, ratio_estimate
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
@@ -168,9 +168,7 @@ def imperceptible_share(study: Study) -> Evidence:
     terms = study.bound_run.bound()
     if terms is None:
         return not_measured("the bound was not measured")
-    values = terms.values()
-    share = ratio_estimate(values["distortion"], values["total"], terms.stratified_by).estimate("1")
-    return Evidence((share,), _of_bound(study, terms, "distortion over total"))
+    return Evidence((distortion_share(terms),), _of_bound(study, terms, "distortion over total"))
 
 
 def late_rate_share(study: Study) -> Evidence:
