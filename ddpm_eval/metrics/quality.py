@@ -70,8 +70,13 @@ class FeatureArrays:
     logits: Float32
 
 
-def check(n: int, extractor: Extractor, protocol: QualityProtocol = PROTOCOLS["paper"]) -> str:
+def check(n: int, width: int, protocol: QualityProtocol = PROTOCOLS["paper"]) -> str:
     """Return the caveat for a sample of size n ("" if none).
+
+    Args:
+        n: number of images.
+        width: of the features.
+        protocol: of the measurement.
 
     Raises:
         ValueError: if n images are too few, or a metric of the protocol is unknown.
@@ -84,16 +89,13 @@ def check(n: int, extractor: Extractor, protocol: QualityProtocol = PROTOCOLS["p
             f"{n} images are too few to be measured (at least {fewest}: two for each of {protocol.splits} "
             "splits)"
         )
-    if n > extractor.width or "frechet_distance" not in protocol.metrics:
+    if n > width or "frechet_distance" not in protocol.metrics:
         return ""
     finding = (
-        f"{n} images are too few for a Frechet distance of {extractor.width} features: their covariance is "
-        "singular"
+        f"{n} images are too few for a Frechet distance of {width} features: their covariance is singular"
     )
     if not protocol.allow_singular:
-        raise ValueError(
-            f"{finding} (at least {extractor.width + 1} are needed, {10 * extractor.width} are better)"
-        )
+        raise ValueError(f"{finding} (at least {width + 1} are needed, {10 * width} are better)")
     return f"{finding} and the distance far too large"
 
 
@@ -123,7 +125,7 @@ def evaluate_quality(
         ValueError: if there are too few images, they do not suit the extractor, or a metric is unknown.
     """
     samples = as_images(images)
-    caveat = check(len(samples), extractor, protocol)
+    caveat = check(len(samples), extractor.width, protocol)
     sampled = collect_features(samples, extractor, progress=progress)
     pairwise = not {"kid", "precision_recall"}.isdisjoint(protocol.metrics)
     real = collect_features(reference, extractor, progress=progress).features if pairwise else None

@@ -12,9 +12,11 @@ import numpy as np
 
 from ddpm_eval.files import file_digest
 from ddpm_eval.metrics import distances, quality
+from ddpm_eval.metrics.classifier import FEATURE_WIDTH as CLASSIFIER_WIDTH
 from ddpm_eval.metrics.classifier import classifier_key, load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
 from ddpm_eval.metrics.features import Extractor
+from ddpm_eval.metrics.inception import FEATURE_WIDTH as INCEPTION_WIDTH
 from ddpm_eval.metrics.inception import load_inception
 from ddpm_eval.metrics.neighbours import NEIGHBOURS, SHOWN, find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
@@ -58,6 +60,11 @@ class FeatureSource:
     """
 
     inception_weights: Path | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of features, which needs no network."""
+        return CLASSIFIER_WIDTH if self.inception_weights is None else INCEPTION_WIDTH
 
     def exists(self, run: Run) -> bool:
         """Tell whether there are labels for a classifier, or Inception's weights."""
@@ -235,17 +242,17 @@ class NeighboursStage(_QualityStage):
 
 
 def check_sample_counts(run: Run, source: FeatureSource) -> None:
-    """Raise ValueError before hours of sampling if the samples will be too few."""
+    """Raise ValueError before hours of sampling if quality could not be measured of the samples."""
     if not source.exists(run):
         return
-    extractor = source.extractor(run)
     evaluation = run.spec.evaluation
-    quality.check(evaluation.n_samples, extractor, quality_protocol(run))
+    quality.check(evaluation.n_samples, source.width, quality_protocol(run))
     if evaluation.curve_samples:
         try:
-            quality.check(evaluation.curve_samples, extractor, quality_protocol(run, CURVE_METRICS))
+            quality.check(evaluation.curve_samples, source.width, quality_protocol(run, CURVE_METRICS))
         except ValueError as error:
             raise ValueError(f"evaluation.n_curve: {error}; 0 leaves the curves out") from None
+    source.extractor(run)  # weights or labels that do not serve are found now, too
 
 
 def classifiers_folder(run: Run) -> Path:

@@ -277,18 +277,18 @@ def test_registered_class_is_torch_fidelitys_kind_of_extractor():
 
 
 def test_a_caveat_is_said_before_anything_is_measured(digits_classifier):
-    assert quality.check(65, digits_classifier) == ""
-    assert quality.check(64, digits_classifier, only("score")) == ""
-    assert "the distance far too large" in quality.check(64, digits_classifier, SINGULAR)
+    assert quality.check(65, digits_classifier.width) == ""
+    assert quality.check(64, digits_classifier.width, only("score")) == ""
+    assert "the distance far too large" in quality.check(64, digits_classifier.width, SINGULAR)
     with pytest.raises(ValueError, match="at least 65 are needed, 640 are better"):
-        quality.check(64, digits_classifier)
+        quality.check(64, digits_classifier.width)
     many_splits = PAPER.model_copy(update={"splits": 50})
     with pytest.raises(
         ValueError, match=r"99 images are too few to be measured \(at least 100: two for each of 50"
     ):
-        quality.check(99, digits_classifier, many_splits)
+        quality.check(99, digits_classifier.width, many_splits)
     with pytest.raises(ValueError, match=r"there is no metric 'fid' \(frechet_distance, "):
-        quality.check(100, digits_classifier, only("fid", "score"))
+        quality.check(100, digits_classifier.width, only("fid", "score"))
 
 
 def test_kept_statistics_give_the_same_distance(digits, digits_classifier, tmp_path):
