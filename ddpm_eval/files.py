@@ -50,11 +50,8 @@ def content_digest(parts: Iterable[str | npt.NDArray[Any]]) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the digest of a file's bytes."""
-    content = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            content.update(block)
-    return content.hexdigest()[:DIGEST_DIGITS]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_DIGITS]
 
 
 @contextmanager

@@ -24,7 +24,6 @@ SCHEMA_VERSION = 3
 HEADER_BYTES = 512
 FORMAT = b"ddpm_eval"
 HDF5_SIGNATURE = b"\x89HDF"
-READ_BYTES = 2**20
 # What arrays can need on disk: incomplete chunks are stored whole, and noise does not compress.
 SIZE_MARGIN = 1.25
 OVERHEAD_BYTES = 2**18
@@ -152,12 +151,9 @@ def _header(path: Path) -> bytes:
 
 
 def _digest(path: Path) -> str:
-    content = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(HEADER_BYTES)
-        while block := file.read(READ_BYTES):
-            content.update(block)
-    return content.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -106,8 +106,7 @@ class Store:
         if not self.path.exists():
             return False
         with self._open() as file:
-            group = file.get(f"{name}/{key}")
-            return group is not None and "provenance" in group.attrs
+            return _find(file, name, key) is not None
 
     def get(self, name: str, record_type: type[R], key: str | None = None) -> R:
         """Read a record.
@@ -230,9 +229,10 @@ def _groups(file: hdf5.Group) -> list[hdf5.Group]:
 
 
 def _find(file: hdf5.Group, name: str, key: str | None) -> hdf5.Group | None:
-    groups = [group for group in _groups(file) if _name(group) == name]
     if key is not None:
-        groups = [group for group in groups if group.attrs["key"] == key]
+        group = file.get(f"{name}/{key}")
+        return group if group is not None and "provenance" in group.attrs else None
+    groups = [group for group in _groups(file) if _name(group) == name]
     return max(groups, key=lambda group: json.loads(group.attrs["provenance"])["created"], default=None)
 
 
