@@ -213,6 +213,11 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK_BYTES)
 
 
+def is_main_process() -> bool:
+    """Tell whether this process is the first of those that torchrun started, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():

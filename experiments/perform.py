@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm_eval.runtime import ProgressEvent
+from ddpm_eval.runtime import ProgressEvent, is_main_process
 from ddpm_eval.stages.scheduler import Job, pending, run_all
 from experiments.progress import ExperimentBar
 from experiments.report import Report, summary
@@ -47,7 +47,7 @@ def perform(
     report = Report(study)
     if any(missing.values()):
         _run(study, jobs, missing, report)
-    if not _is_main():
+    if not is_main_process():
         return None
     page = report.write()
     _print_tables(study, tables, echo)
@@ -59,10 +59,10 @@ def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, i
     """Run all jobs; render the report after the main runs' first results, and whenever a job is done."""
     runs = {run.folder: run for run in study.every_run}
     subjects = {job.name: job for job in jobs if runs[job.folder] in study.subjects}
-    with ExperimentBar(missing, shown=_is_main()) as bar:
+    with ExperimentBar(missing, shown=is_main_process()) as bar:
 
         def show(job: Job) -> None:
-            if _is_main():
+            if is_main_process():
                 page = report.write()
                 bar.write(f"{job.name}: {summary(runs[job.folder])} ({page})")
 
@@ -91,10 +91,6 @@ def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None
     for path in (study.tables / f"{name}.md" for name in names):
         if path.exists():
             echo(path.read_text())
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _workers(device: str) -> int:

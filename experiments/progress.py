@@ -3,13 +3,12 @@
 The bar of an experiment counts network evaluations, in which the scheduler states what each stage costs.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from ddpm_eval.runtime import Progress, ProgressEvent, silent
+from ddpm_eval.runtime import Progress, ProgressEvent, is_main_process, silent
 
 PREVIEW_DELAY_SECONDS = 2
 TERMINAL_SECONDS = 0.2
@@ -141,7 +140,7 @@ class StageBars:
 
 def stage_bars() -> Progress:
     """Return a progress callback that shows a bar for each stage, on the main process only."""
-    return StageBars() if os.environ.get("RANK", "0") == "0" else silent
+    return StageBars() if is_main_process() else silent
 
 
 def _stage_bar(stage: str, total: int) -> tqdm:

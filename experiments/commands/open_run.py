@@ -1,6 +1,5 @@
 """The run that a command works on: which one is meant, and how it is opened and locked."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -111,5 +110,5 @@ def working_on(run: Run) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print a text, on the main process only."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if runtime.is_main_process():
         click.echo(text)
