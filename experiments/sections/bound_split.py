@@ -99,6 +99,11 @@ def _not_beaten_by(run: StudyRun) -> str:
         return ""
     names = ", ".join(f"{row.model} ({row.bits_per_dim:.3g})" for row in better.itertuples())
     text = f"On {run.spec.data.name} the model's bound ({ours.value:.3g} bits/dim) does not beat: {names}."
+    if codes.n_coded != len(terms.image_id):
+        text += (
+            f" The coders take all {codes.n_coded} test images, the model's bound is of "
+            f"{len(terms.image_id)} of them, so these numbers are not of the same pixels."
+        )
     if codes.levels < FEW_LEVELS:
         text += (
             f" Its images have {codes.levels} of 256 levels only, which a histogram knows, whereas "
