@@ -1,8 +1,8 @@
 """Fixtures that find real data beside the repository; tests that need it skip where there is none."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ from ddpm_eval.spec import DataSpec
 
 if TYPE_CHECKING:
     from ddpm_eval.metrics.features import Extractor
+
+# One thread is the fastest for tiny networks, and gives each worker of pytest-xdist a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -77,14 +80,3 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: the fastest for tiny networks, above all beside other work."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

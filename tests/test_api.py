@@ -19,8 +19,6 @@ from ddpm_eval.metrics.features import Extractor
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Network(nn.Module):
     """A bare module: one convolution that knows the time."""

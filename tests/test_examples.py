@@ -20,8 +20,6 @@ FOLDER = Path(__file__).parents[1] / "examples"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.py"))
 MOST_LINES = 60
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def page(name):
     """Import an example as a module."""

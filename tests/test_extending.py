@@ -18,8 +18,6 @@ MOST_LINES = 40
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def names():

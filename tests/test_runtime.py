@@ -14,8 +14,6 @@ from ddpm_eval import runtime
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime, global_seed
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -75,9 +73,9 @@ def test_gpus_are_chosen_by_name_or_by_local_rank(monkeypatch):
 def test_threads_are_set_where_they_are_asked_for():
     before = torch.get_num_threads()
     try:
-        runtime.start("cpu", threads=1)
-        assert torch.get_num_threads() == 1
-        assert runtime.start("cpu", threads=None) and torch.get_num_threads() == 1
+        runtime.start("cpu", threads=2)
+        assert torch.get_num_threads() == 2
+        assert runtime.start("cpu", threads=None) and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

@@ -30,8 +30,6 @@ SCHEDULES = {
     "rectified": noise.RectifiedSchedule(),
 }
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Backbone(nn.Module):
     """A backbone of azula's interface in double precision, with a label or without."""

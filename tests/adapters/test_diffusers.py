@@ -27,8 +27,6 @@ LABELS = np.array([2, 0, 1])
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype(np.uint8)
 CHAIN = {"num_train_timesteps": T, "beta_start": 1e-3, "beta_end": 0.5}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make_network(**config):
     """Return a network that is not this project's: scale-shift blocks, other embeddings, several heads."""

@@ -22,8 +22,6 @@ from ddpm_eval.randomness import Stream, normal
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8)).astype(np.uint8)
 SHAPE = (3, 8, 8)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class EDMPrecond(nn.Module):
     """EDM's network with its preconditioning, as its samplers and losses call it."""

@@ -24,8 +24,6 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8)).astype(np.uint8
 LABELS = np.array([2, 0, 1])
 SHAPE = (3, 8, 8)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", params=[GUIDED, IMPROVED])
 def package(request):

@@ -27,8 +27,6 @@ SHAPE = (3, 8, 8)
 T = 20
 SCHEDULE = make_schedule(DiffusionSpec(schedule="cosine", timesteps=T))
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Network(nn.Module):
     """A network of k-diffusion's interface: ``model(x, t)`` or ``model(x, t, class_cond=...)``."""

@@ -26,8 +26,6 @@ LABELS = np.array([2, 0, 1])
 SHAPE = (3, 8, 8)
 T = 20
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def randomised(network):
     generator = torch.Generator().manual_seed(0)

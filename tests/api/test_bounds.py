@@ -20,8 +20,6 @@ from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = 40
 SCHEDULE = make_schedule(DiffusionSpec(schedule="cosine", timesteps=T))
 

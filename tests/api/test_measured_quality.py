@@ -9,8 +9,6 @@ from ddpm_eval.data.image_set import from_array
 from ddpm_eval.metrics import quality
 from ddpm_eval.results.records import Samples
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def quiet(samples, images, **options):
     return evaluate_quality(samples, images, progress=False, **options)

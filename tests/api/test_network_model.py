@@ -11,8 +11,6 @@ from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 
 

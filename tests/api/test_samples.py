@@ -10,8 +10,6 @@ from ddpm_eval.data.pixels import to_pixels
 from ddpm_eval.model import samplers
 from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPE = (1, 4, 4)
 
 

@@ -12,8 +12,6 @@ from ddpm_eval.stages.bound_stage import scored_positions
 from experiments import validation_models
 from experiments.validation_models import EXACT, KEY, GaussianModels, in_model_range, narrow_gaussian
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):

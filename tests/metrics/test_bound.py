@@ -23,8 +23,6 @@ from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPE = (1, 4, 4)
 T = 12
 SCHEDULE = make_schedule(DiffusionSpec(timesteps=T, beta_start=1e-3, beta_end=0.6))

@@ -15,8 +15,6 @@ from ddpm_eval.model.samplers import make_sampler
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPE, T = (1, 4, 4), 12
 SCHEDULE = make_schedule(DiffusionSpec(timesteps=T, beta_start=1e-3, beta_end=0.6))
 

@@ -11,8 +11,6 @@ from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.protocol import PROTOCOLS, Protocol, combine
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SCHEDULE = make_schedule(DiffusionSpec(timesteps=8, beta_start=1e-3, beta_end=0.6))
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4)).astype(np.uint8)
 LABELS = np.array([2, 0, 1, 1, 0, 2])

@@ -13,8 +13,6 @@ from ddpm_eval.model.diffusion import evenly_spaced, make_schedule
 from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = 50
 SCHEDULE = make_schedule(DiffusionSpec(schedule="cosine", timesteps=T))
 

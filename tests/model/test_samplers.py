@@ -26,8 +26,6 @@ from ddpm_eval.model.samplers import (
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import DiffusionSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPE = (1, 2, 2)
 N = 20_000
 NOISY_SAMPLERS = {"ancestral": AncestralSampler, "ddim": partial(DDIMSampler, eta=0.5)}

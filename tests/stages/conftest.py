@@ -1,11 +1,9 @@
 """The tiny run on few images, trained once for all tests of stages; each test gets a copy."""
 
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
 from counted_run import CountedRun
 from tiny import HERE, TINY, digits
 
@@ -16,15 +14,6 @@ from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 
 N_TRAIN, N_TEST, INEXACT = 40, 20, (3, 7)
-
-
-@contextmanager
-def single_thread():
-    """Compute on one thread: the fastest for tiny networks."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +37,7 @@ def trained(spec, tmp_path_factory):
     """A folder with the tiny run, trained."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     run = Run(folder, spec, HERE)
-    with single_thread():
-        ensure(TrainingStage(), run)
+    ensure(TrainingStage(), run)
     assert stored_log(run).status == "ok"
     return folder
 

@@ -17,8 +17,6 @@ from ddpm_eval.stages.image_stages import ReferenceImagesStage
 from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage
 from ddpm_eval.stages.training_stage import TrainingStage
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PAPER, EXACT = PROTOCOLS["paper"], PROTOCOLS["exact"]
 T = TINY.diffusion.timesteps
 

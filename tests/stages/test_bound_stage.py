@@ -34,8 +34,6 @@ from ddpm_eval.stages.bound_stage import (
 )
 from ddpm_eval.stages.sampling_stages import SamplesStage
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = TINY.diffusion.timesteps
 PAPER, EXACT = PROTOCOLS["paper"], PROTOCOLS["exact"]
 OPTIMAL = combine(EXACT, variance="optimal")

@@ -18,8 +18,6 @@ from ddpm_eval.stages.base import ensure, is_done
 from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage, SimpleCodesStage
 from ddpm_eval.stages.training_stage import TrainingStage
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def in_range(images):
     return to_model_range(torch.from_numpy(images))

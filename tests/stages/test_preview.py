@@ -30,8 +30,6 @@ from experiments.paper.presets import preset, run_name
 PAPER = PROTOCOLS["paper"]
 ALL_SAMPLES = preview.SAMPLES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def few_samples():

@@ -39,7 +39,6 @@ STAGES = (
     QualityOverStepsStage(method="ddim"),
     NeighboursStage(),
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Every stage has one name, by which plans ask for it."""
 
-import pytest
 from counted_run import again
 from tiny import TINY
 
@@ -9,8 +8,6 @@ from ddpm_eval.stages.base import is_done
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.quality_stages import FeatureSource, QualityStage
 from ddpm_eval.stages.registry import stages
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = {
     "train",

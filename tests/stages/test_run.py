@@ -19,8 +19,6 @@ from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage
 from ddpm_eval.stages.training_stage import TrainingStage, record_training
 from ddpm_eval.training.checkpoint import load
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = TINY.diffusion.timesteps
 PAPER = PROTOCOLS["paper"]
 

@@ -19,8 +19,6 @@ from ddpm_eval.stages.sampling_stages import (
 )
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = TINY.diffusion.timesteps
 N_FOLLOWED = TINY.evaluation.n_progressive
 

@@ -30,8 +30,6 @@ from ddpm_eval.training import loop, trainer
 from experiments.paper.presets import preset, run_name
 from experiments.plan import RATE_DISTORTION, REPRODUCE
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = TINY.diffusion.timesteps
 PAPER, EXACT = PROTOCOLS["paper"], PROTOCOLS["exact"]
 N_TEST, N_TRAIN = 18, TINY.evaluation.n_train_images

@@ -15,8 +15,6 @@ from ddpm_eval.results.fields import array_fields
 from ddpm_eval.spec import DiffusionSpec
 from ddpm_eval.stages.shared_work import SharedWork
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ITEMS = [[3, 1], [2], [5], [4, 4, 4]]
 COSTS = [2, 1, 1, 3]
 

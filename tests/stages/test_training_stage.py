@@ -21,8 +21,6 @@ from ddpm_eval.stages.training_stage import (
 from ddpm_eval.training import loop
 from ddpm_eval.training.loop import TrainingOptions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 T = TINY.diffusion.timesteps
 STOP_AT_ONCE = TrainingStage(TrainingOptions(max_minutes=1e-9))
 

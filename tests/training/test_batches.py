@@ -13,8 +13,6 @@ from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.training.batches import Batches
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def assert_same_batch(a, b):
     for field in dataclasses.fields(a):

@@ -20,8 +20,6 @@ from ddpm_eval.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def run(spec, path, progress=lambda stage, done, total: None, **options):
     options = TrainingOptions(**options)

@@ -14,8 +14,6 @@ from ddpm_eval.training.loop import TrainingOptions
 from ddpm_eval.training.tensorboard import TensorBoard
 from ddpm_eval.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SPEC = tiny(train__steps=11, train__checkpoint_steps=4, train__warmup_steps=5)
 CALLS = [2, 4, 6, 8, 10, 11]
 

@@ -13,8 +13,6 @@ from ddpm_eval.model.unet import UNet
 from ddpm_eval.training import trainer as trainers
 from ddpm_eval.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def literal_training(spec, updates):
     """Eq. 14 with Adam (Kingma and Ba, Algorithm 1), written out; returns weights, averages, moments and the

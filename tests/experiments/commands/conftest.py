@@ -6,15 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from command_line import SETTINGS, call, folders, main_run, runs_option
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread(one_thread):
-    """Let every command of this process compute on one thread."""
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +26,8 @@ def reproduced(digits_classifier, tmp_path_factory):
 def trained_and_sampled(tmp_path_factory):
     """Return a folder with the paper's model at its smallest, trained and sampled."""
     folder = tmp_path_factory.mktemp("trained")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # fixtures of a session are made before those of a module
     call("train", *runs_option(folder), *SETTINGS, "--preview-steps", "0")
     call("sample", main_run(folder))
-    torch.set_num_threads(threads)
     return folder
 
 
