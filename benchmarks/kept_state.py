@@ -13,12 +13,12 @@ import carry
 import parts
 
 from ddpm_eval.training import checkpoint
-from ddpm_eval.training.checkpoint import FILE_NAME, Checkpoint
+from ddpm_eval.training.checkpoint import FILE_NAME
 
 NOTES = ("bits_per_dim.csv", "log.txt", "reports")
 """What a person reads, relative to the folder of the stay."""
-IMPORTED = "imported"
-"""The status of a checkpoint whose training cannot go on."""
+OVER = ("imported", "averaged")
+"""The status of a checkpoint that holds no optimiser's state."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class KeptState:
         path = self.run / FILE_NAME
         with tempfile.TemporaryDirectory(dir=self.out, prefix=".averaged-") as folder:
             alone = Path(folder) / path.relative_to(self.runs)
-            checkpoint.save(alone, averaged_alone(path))
+            checkpoint.save(alone, checkpoint.averaged(checkpoint.load(path, prefixes=("ema/", "log/"))))
             self._pack("weights", [alone], Path(folder), updates)
 
     def _pack(self, name: str, found: Iterable[Path], root: Path, updates: int) -> None:
@@ -114,9 +114,7 @@ def unpack(home: Path, runs: Path, sets: Sequence[str] = carry.SETS) -> list[str
         older = min(("weights", "state"), key=lambda name: archive_updates(home / name))
         complete.remove(older)
     for name in complete:
-        for path in parts.unpack(home / name, home if name == "notes" else runs):
-            if name == "weights":
-                checkpoint.save(path, without_optimiser(checkpoint.load(path)))
+        parts.unpack(home / name, home if name == "notes" else runs)
     return complete
 
 
@@ -125,20 +123,6 @@ def archive_updates(folder: Path) -> int:
     return int(next(iter(parts.read_sums(folder))).partition(".tar.")[0].rpartition("-")[2])
 
 
-def averaged_alone(path: Path) -> Checkpoint:
-    """Return the averaged weights and the log of a checkpoint, to be completed by `without_optimiser`."""
-    return checkpoint.load(path, prefixes=("ema/", "log/"))
-
-
-def without_optimiser(averaged: Checkpoint) -> Checkpoint:
-    """Return a checkpoint that can be measured, but not trained, of averaged weights alone."""
-    tensors = averaged.tensors | {f"model/{name}": value for name, value in averaged.part("ema/").items()}
-    metadata = averaged.metadata
-    if metadata["status"] != "diverged":
-        metadata = metadata | {"status": IMPORTED, "reason": f"averaged weights of {averaged.step} updates"}
-    return Checkpoint(averaged.spec, averaged.step, tensors, metadata)
-
-
 def can_be_trained(path: Path) -> bool:
     """Tell whether a checkpoint has the optimiser's state."""
-    return checkpoint.load(path, prefixes=()).metadata["status"] != IMPORTED
+    return checkpoint.load(path, prefixes=()).metadata["status"] not in OVER

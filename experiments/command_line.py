@@ -21,7 +21,7 @@ COMMANDS = {
     "interpolate": ("One run", "Images between test images: Fig. 8."),
     "show": ("One run", "What a run is, and what is stored of it."),
     "import-checkpoint": ("Other projects' models", "Turn another project's model into a run."),
-    "export-checkpoint": ("Other projects' models", "Write a run's weights for diffusers."),
+    "export-checkpoint": ("Other projects' models", "Write a run's weights for diffusers, or as a RUN."),
     "presets": ("About", "The presets with their parameter counts."),
     "validate": ("About", "Check the program against exact answers."),
 }

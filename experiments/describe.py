@@ -78,5 +78,6 @@ def _training(spec: RunSpec, log: TrainingLog) -> str:
     if log.imported:
         return f"{log.reason}; how it was trained is not recorded"
     preset = f"preset {spec.preset}, " if spec.preset in DEVIATIONS else ""
-    reason = f", {log.reason}" if log.reason else ""
-    return f"{preset}{log.steps:,} updates of batch {spec.train.batch_size} ({log.status}{reason})"
+    state = log.status if not log.averaged else "only the averaged weights were kept"
+    reason = f", {log.reason}" if log.reason and not log.averaged else ""
+    return f"{preset}{log.steps:,} updates of batch {spec.train.batch_size} ({state}{reason})"

@@ -102,7 +102,7 @@ def test_averaged_weights_come_home_first_and_are_measured_but_not_trained(tmp_p
     shutil.rmtree(tmp_path / "runs")
     assert kept_state.unpack(home, tmp_path / "runs") == ["notes", "weights", "results"]
     alone = checkpoint.load(first.run)
-    assert alone.metadata["status"] == "imported" and alone.step == trained.step
+    assert alone.metadata["status"] == "averaged" and alone.step == trained.step
     assert checkpoint.weights_digest(first.run) == checkpoint.weights_digest(trained.tensors)
     (tmp_path / "out").rename(tmp_path / "left-there")
     home.rename(tmp_path / "out")
@@ -113,10 +113,7 @@ def test_averaged_weights_come_home_first_and_are_measured_but_not_trained(tmp_p
         stay(tmp_path, monkeypatch, "--minutes", "10", "--train-share", "0.0005", "--slices", "1")
 
 
-def test_of_weights_and_state_the_newer_is_restored(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_state.checkpoint, "save", lambda path, _: None)
-    monkeypatch.setattr(kept_state.checkpoint, "load", lambda path: None)
-    monkeypatch.setattr(kept_state, "without_optimiser", lambda averaged: averaged)
+def test_of_weights_and_state_the_newer_is_restored(tmp_path):
     found = {}
     for weights, state in [(10, 10), (20, 10), (10, 20)]:
         home = tmp_path / f"{weights}-{state}"

@@ -23,7 +23,7 @@ class TrainingLog(Record):
 
     loss: Array = array("update", "nats or squared error, as the objective", "loss of each update's batch")
     gradient_norm: Array = array("update", "1", "global gradient norm before clipping")
-    status: str = text("ok, stopped, diverged or imported")
+    status: str = text("ok, stopped, diverged, imported or averaged")
     reason: str = text("when and how training stopped or diverged, or where the weights come from")
     steps: int = number("updates", "parameter updates done")
     images: int = number("images", "training images seen, repetitions counted")
@@ -41,9 +41,14 @@ class TrainingLog(Record):
         return self.status == "imported"
 
     @property
+    def averaged(self) -> bool:
+        """Whether only the averaged weights were kept of the training."""
+        return self.status == "averaged"
+
+    @property
     def over(self) -> bool:
         """Whether training can never go on."""
-        return self.diverged or self.imported
+        return self.diverged or self.imported or self.averaged
 
 
 @record

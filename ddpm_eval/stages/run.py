@@ -14,6 +14,7 @@ from torch import nn
 
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ImageSet
+from ddpm_eval.interchange.published_run import check_card
 from ddpm_eval.metrics.bound import Model
 from ddpm_eval.model.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.protocol import Protocol
@@ -197,5 +198,6 @@ def open_run(
         raise ValueError(
             f"{folder} holds no {checkpoints.FILE_NAME} (train the run first, or name another folder)"
         )
+    check_card(folder)
     spec = checkpoints.load(folder, prefixes=()).spec
     return Run(folder, spec, runtime, data_root, progress)

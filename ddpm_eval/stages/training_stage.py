@@ -89,7 +89,7 @@ def record_training(run: Run) -> None:
     """Store what the checkpoint says of its training, so that results are known to be of these weights."""
     check_same_run(run.header, run.spec, run.checkpoint)
     if run.runtime.any_process(stored_log(run) is None or not run.results.has(SCHEDULE, run.weights)):
-        log = training_log(checkpoints.load(run.checkpoint, prefixes=("model/", "log/")))
+        log = training_log(checkpoints.load(run.checkpoint, prefixes=("ema/", "log/")))
         run.results.put_all(_results(run, log), seconds=log.seconds)
     run.runtime.barrier()
 

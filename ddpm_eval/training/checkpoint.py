@@ -143,6 +143,20 @@ def weights_digest(source: Path | Mapping[str, Tensor]) -> str:
     return content.hexdigest()[:DIGEST_DIGITS]
 
 
+def averaged(saved: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of the averaged weights and the log alone, which can be measured but not trained.
+
+    Args:
+        saved: read with at least the prefixes ``ema/`` and ``log/``. Its status becomes ``averaged`` unless
+            it is a result (``diverged``) or says where the weights come from (``imported``).
+    """
+    tensors = {name: value for name, value in saved.tensors.items() if name.startswith(("ema/", "log/"))}
+    metadata = saved.metadata
+    if metadata["status"] not in ("diverged", "imported"):
+        metadata = metadata | {"status": "averaged", "reason": f"averaged weights of {saved.step:,} updates"}
+    return Checkpoint(saved.spec, saved.step, tensors, metadata, saved.source)
+
+
 def _step(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_UPDATES))):
         raise ValueError(f"the number of updates is {text[:40]!r}")

@@ -130,7 +130,7 @@ def training_log(saved: Checkpoint) -> TrainingLog:
     """Return the log that a checkpoint holds.
 
     Args:
-        saved: a checkpoint read with at least the prefixes ``model/`` and ``log/``.
+        saved: a checkpoint read with at least the prefixes ``ema/`` and ``log/``.
 
     Raises:
         ValueError: if it holds no log.
@@ -144,7 +144,7 @@ def training_log(saved: Checkpoint) -> TrainingLog:
         steps=saved.step,
         images=saved.step * saved.spec.train.batch_size,
         seconds=float(saved.metadata["seconds"]),
-        parameters=sum(weight.numel() for weight in saved.part("model/").values()),
+        parameters=sum(weight.numel() for weight in saved.part("ema/").values()),
     )
 
 

@@ -7,9 +7,11 @@ from typing import Annotated, Literal, get_args
 import click
 
 from ddpm_eval.interchange.import_export import export_checkpoint
+from ddpm_eval.interchange.published_run import publish_run
 from experiments.commands.options import PATH, command_with
+from experiments.model_card import model_card
 
-Layout = Literal["diffusers"]
+Layout = Literal["diffusers", "run"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class ExportParameters:
             type=click.Choice(get_args(Layout)),
             default="diffusers",
             show_default=True,
+            help="A pipeline of diffusers, or a RUN for every command: averaged weights and their card.",
         ),
     ]
     out: Annotated[Path, click.Option(["--out"], type=PATH, required=True, help="Folder to write.")]
@@ -31,7 +34,11 @@ class ExportParameters:
 
 @command_with(ExportParameters)
 def command(parameters: ExportParameters) -> None:
-    """Write a run's averaged weights for diffusers."""
+    """Write a run's averaged weights, for diffusers or as a run that others can measure."""
     out = parameters.out
+    if parameters.layout == "run":
+        publish_run(parameters.run, out, model_card(parameters.run, out))
+        click.echo(f"{out}: its averaged weights and their card; every command takes it as a RUN")
+        return
     export_checkpoint(parameters.run, out, format=parameters.layout)
     click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")

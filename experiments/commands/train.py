@@ -103,9 +103,9 @@ def command(parameters: TrainParameters) -> None:
             f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again"
         )
     log = train(run, parameters)
-    if log.imported:
+    if log.over and not log.diverged:
         raise ValueError(
-            f"{folder} is {log.reason}, without its optimiser's state: its training cannot go on here"
+            f"{folder}: {log.reason}, without the optimiser's state: its training cannot go on here"
         )
     say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
 

@@ -1,0 +1,89 @@
+"""The card of a published run: what it is, how it was trained, and all that was measured of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddpm_eval.reporting.bound_tables import bound_estimates
+from ddpm_eval.reporting.tables import format_estimate
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms
+from ddpm_eval.results.fields import Estimate
+from ddpm_eval.results.records import Quality
+from ddpm_eval.results.store import Entry, Store
+from experiments.describe import describe
+from experiments.study import RESULTS_FILE
+from experiments.trained_run import trained_log
+
+BOUNDS: dict[str, type[BoundTerms]] = {
+    "FullBoundTerms": FullBoundTerms,
+    "StratifiedBoundTerms": StratifiedBoundTerms,
+}
+HOUR_SECONDS = 3600
+
+
+def model_card(run: Path, out: Path) -> str:
+    """Return the card of a run's averaged weights in Markdown.
+
+    Args:
+        run: the run's folder; what its results file holds of these weights is listed.
+        out: the folder in which others will find the weights, for the commands.
+    """
+    spec, log = trained_log(run)
+    rows = [f"| {label} | {text} |" for label, text in describe(spec, log).items()]
+    rows.append(f"| Trained for | {log.images:,} images in {log.seconds / HOUR_SECONDS:.1f} hours |")
+    lines = [
+        f"# {spec.preset}: averaged weights\n",
+        "\n".join(["| | |", "|---|---|", *rows]) + "\n",
+        "## What was measured\n",
+        *_measured(Store(run / RESULTS_FILE)),
+        "## How to use it\n",
+        "Every command of ddpm_eval takes this folder as a RUN. Its training cannot go on: the optimiser's",
+        "state is not part of it.\n",
+        f"    python cli.py rate-distortion {out}",
+        f"    python cli.py likelihood {out} --estimator stratified\n",
+        "The weights and this card are under the MIT licence of ddpm_eval. They were trained from scratch on",
+        f"the training images of {spec.data.name} alone.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(store: Store) -> Iterator[str]:
+    newest = {entry.name: entry for entry in store.entries()}
+    bounds = [_bound(store, entry) for entry in newest.values() if entry.record in BOUNDS]
+    bounds.sort(key=lambda terms: -terms.num_steps)
+    if bounds:
+        yield "Bits/dim with 95% intervals over images:\n"
+        yield "| bound | images | evaluations of each | total | rate | distortion |"
+        yield "|---|---|---|---|---|---|"
+        yield from map(_bound_row, bounds)
+        yield ""
+    qualities = [entry for entry in newest.values() if entry.record == "Quality"]
+    for entry in qualities:
+        yield from _quality_rows(store, entry)
+    if not bounds and not qualities:
+        yield "Nothing has been measured of these weights yet.\n"
+
+
+def _bound(store: Store, entry: Entry) -> BoundTerms:
+    return store.get(entry.name, BOUNDS[entry.record], entry.key)
+
+
+def _bound_row(terms: BoundTerms) -> str:
+    images = len(terms.image_id)
+    estimates = bound_estimates(terms)
+    values = [_text(estimates[quantity]) for quantity in ("total", "rate", "distortion")]
+    name = f"{terms.split}, {terms.estimator}, {terms.num_steps} steps, {terms.protocol.caption()}"
+    cells = [name, f"{images:,}", f"{terms.network_evaluations / images:,.0f}", *values]
+    return f"| {' | '.join(cells)} |"
+
+
+def _quality_rows(store: Store, entry: Entry) -> Iterator[str]:
+    quality = store.get(entry.name, Quality, entry.key)
+    yield f"{entry.name} ({quality.caption}):\n"
+    yield f"- {quality.distance_name}: {_text(quality.frechet_distance)} of {quality.n_samples:,} samples"
+    if quality.reference_distance.known:
+        yield f"- the same of {quality.n_test:,} test images: {_text(quality.reference_distance)}"
+    yield ""
+
+
+def _text(estimate: Estimate) -> str:
+    return format_estimate(estimate.value, estimate.low, estimate.high)
