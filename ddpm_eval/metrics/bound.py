@@ -48,10 +48,13 @@ class Estimator:
     Attributes:
         name: ``full`` evaluates all T terms of each image, ``stratified`` a few importance-sampled ones.
         evaluations_per_image: expected network evaluations per image of the stratified estimator.
+        inclusion: probability that each time is evaluated for an image, of T times; None lets a pilot of the
+            model decide. Two models that share them are evaluated at the same times of each image.
     """
 
     name: EstimatorName
     evaluations_per_image: int = 20
+    inclusion: tuple[float, ...] | None = None
 
 
 FULL = Estimator("full")
@@ -103,7 +106,7 @@ def evaluate_bound(
         group = [i for i, protocol in enumerate(protocols) if protocol.draws == draws]
         same = [protocols[i] for i in group]
         task = _Evaluation(model, image_set, where, same, seed, batch_size, work)
-        found = task.full() if chosen.name == "full" else task.stratified(chosen.evaluations_per_image)
+        found = task.full() if chosen.name == "full" else task.stratified(chosen)
         results |= dict(zip(group, found, strict=False))
     return [results[i] for i in sorted(results)]
 
@@ -194,16 +197,12 @@ class _Evaluation:
             for i, protocol in enumerate(self.protocols)
         ]
 
-    def stratified(self, evaluations_per_image: int) -> list[BoundTerms]:
+    def stratified(self, estimator: Estimator) -> list[BoundTerms]:
         """Evaluate a few importance-sampled terms of each image."""
-        steps = self.schedule.timesteps
         n = len(self.positions)
-        per_image = min(evaluations_per_image, steps)
+        per_image = min(estimator.evaluations_per_image, self.schedule.timesteps)
         models = [self.model.under(protocol) for protocol in self.protocols]
-        pilot = self._pilot()
-        times = timestep_sampling.pilot_times(steps)
-        design = timestep_sampling.select(pilot, times, steps, n, per_image, self.seed)
-        inclusion, offset, chosen = design
+        inclusion, offset, chosen, pilot_evaluations = self._design(estimator.inclusion, per_image)
         items = self._items(np.arange(n), per_image)
 
         def compute(item: Array) -> dict[str, Array]:
@@ -232,11 +231,24 @@ class _Evaluation:
                 prior=arrays["prior"],
                 inclusion=inclusion,
                 offset=offset,
-                network_evaluations=(int((chosen > 0).sum()) + pilot.size) * self.draws,
+                network_evaluations=(int((chosen > 0).sum()) + pilot_evaluations) * self.draws,
                 **self._metadata(protocol),
             )
             for i, protocol in enumerate(self.protocols)
         ]
+
+    def _design(self, given: tuple[float, ...] | None, per_image: int) -> tuple[Array, Array, Array, int]:
+        """Return the probabilities of times, the offsets and times of the images, and the pilot's cost."""
+        steps = self.schedule.timesteps
+        n = len(self.positions)
+        if given is None:
+            pilot = self._pilot()
+            times = timestep_sampling.pilot_times(steps)
+            return *timestep_sampling.select(pilot, times, steps, n, per_image, self.seed), pilot.size
+        if len(given) != steps:
+            raise ValueError(f"probabilities of {len(given)} times do not fit a chain of T = {steps} steps")
+        inclusion = np.array(given)
+        return inclusion, *timestep_sampling.times_table(inclusion, n, self.seed), 0
 
     def _pilot(self) -> Array:
         """Return the pilot's terms, ``[image, time]``, on every process.

@@ -119,12 +119,26 @@ def select(
         ValueError: if there are fewer than two evaluations per image or more than T.
     """
     inclusion = inclusion_probabilities(importance_from_pilot(times, pilot, timesteps), per_image)
+    return inclusion, *times_table(inclusion, n, seed)
+
+
+def times_table(inclusion: Array, n: int, seed: int) -> tuple[Array, Array]:
+    """Select the times of n images by given probabilities.
+
+    Args:
+        inclusion: probability that each time is evaluated for an image, ``[T]``.
+        n: number of images.
+        seed: of the offsets.
+
+    Returns:
+        The images' offsets ``[n]``, and the times to evaluate, ``[n, most]``, increasing, padded with 0.
+    """
     offsets = stratified_offsets(n, seed)
     chosen = systematic_times(inclusion, offsets)
     table = np.zeros((n, max(len(row) for row in chosen)), dtype=np.int64)
     for row, selected in zip(table, chosen, strict=True):
         row[: len(selected)] = selected
-    return inclusion, offsets, table
+    return offsets, table
 
 
 def from_full(full: FullBoundTerms, per_image: float, seed: int) -> StratifiedBoundTerms:

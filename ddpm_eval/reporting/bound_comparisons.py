@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.reporting.bound_tables import BITS_PER_DIM
-from ddpm_eval.reporting.estimate_columns import add_estimates
+from ddpm_eval.reporting.estimate_columns import add_estimates, add_interval, estimate_columns
 from ddpm_eval.reporting.intervals import difference, mean_estimate
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Array, Estimate
@@ -78,6 +78,54 @@ def paired_table(first: BoundTerms, second: BoundTerms, names: tuple[str, str]) 
     add_estimates(frame, "difference", paired)
     frame["n_images"] = len(first.image_id)
     return frame
+
+
+def differences_from_first(results: Mapping[str, BoundTerms]) -> pd.DataFrame:
+    """Compare models with the first of them, on the same images with the same noise.
+
+    Args:
+        results: of at least two models by name, under one protocol.
+
+    Returns:
+        One row for each quantity of each model but the first: run, quantity, bits_per_dim,
+        first_bits_per_dim, difference_bits_per_dim (model - first) with its paired interval,
+        unpaired_bits_per_dim (the same difference with the interval of two independent sets of images),
+        times_narrower (the unpaired interval's width over the paired one's), n_images.
+
+    Raises:
+        ValueError: if the images or the protocols differ.
+    """
+    first, *others = results.values()
+    names = [*results][1:]
+    return pd.concat(
+        [_differences_of(name, terms, first) for name, terms in zip(names, others, strict=True)],
+        ignore_index=True,
+    )
+
+
+def step_differences(results: Mapping[str, BoundTerms]) -> pd.DataFrame:
+    """Compare each term of models with the first of them, on the same images with the same noise.
+
+    Args:
+        results: of the models by name, under one protocol and on chains of one length.
+
+    Returns:
+        One row for each t of each model, zero of the first: run, t, difference_bits_per_dim (model - first)
+        of the term at t, cumulated_bits_per_dim (of all terms up to t), both with paired intervals, n_images
+        (that were evaluated at t).
+    """
+    first = next(iter(results.values()))
+    values = first.term_values()
+    frames = []
+    for name, terms in results.items():
+        paired = terms.term_values() - values
+        design = _common_design(terms, first)
+        frame = pd.DataFrame({"run": name, "t": np.arange(1, terms.num_steps + 1)})
+        add_interval(frame, "difference_bits_per_dim", *mean_estimate(paired, design).with_interval())
+        cumulated = np.cumsum(paired, axis=1, out=paired)
+        add_interval(frame, "cumulated_bits_per_dim", *mean_estimate(cumulated, design).with_interval())
+        frames.append(frame.assign(n_images=terms.evaluated_per_step))
+    return pd.concat(frames, ignore_index=True)
 
 
 def baseline_table(terms: BoundTerms, baseline: Baseline) -> pd.DataFrame:
@@ -163,6 +211,27 @@ def estimator_table(results: Sequence[BoundTerms]) -> pd.DataFrame:
     rows = [row for terms in results for row in _estimator_rows(terms)]
     names = ["estimator", "network_evaluations", "n_images", "bits_per_dim", "low", "high", "standard_error"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _differences_of(name: str, terms: BoundTerms, first: BoundTerms) -> pd.DataFrame:
+    """Return the rows of one model in `differences_from_first`."""
+    paired = paired_table(terms, first, ("model", "first"))
+    unpaired = [
+        difference(mean_estimate(values, terms.stratified_by), mean_estimate(others, first.stratified_by))
+        for values, others in zip(terms.values().values(), first.values().values(), strict=True)
+    ]
+    frame = pd.DataFrame({"run": name, "quantity": paired["quantity"]})
+    frame["bits_per_dim"] = paired["model_bits_per_dim"]
+    frame["first_bits_per_dim"] = paired["first_bits_per_dim"]
+    columns = (paired[column] for column in estimate_columns("difference"))
+    add_interval(frame, "difference_bits_per_dim", *columns)
+    add_estimates(frame, "unpaired_bits_per_dim", [mean.estimate(BITS_PER_DIM) for mean in unpaired])
+    widths = [
+        frame[f"{kind}_bits_per_dim_high"] - frame[f"{kind}_bits_per_dim_low"]
+        for kind in ("unpaired", "difference")
+    ]
+    frame["times_narrower"] = (widths[0] / widths[1]).where(widths[1] > 0)
+    return frame.assign(n_images=paired["n_images"])
 
 
 def _common_design(first: BoundTerms, second: BoundTerms) -> Array | None:

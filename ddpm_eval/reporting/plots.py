@@ -126,6 +126,28 @@ def plot_terms(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def plot_step_differences(frame: pd.DataFrame) -> Figure:
+    """Draw where models differ from the first of them: each term against t, and all terms up to t together.
+
+    Args:
+        frame: of `ddpm_eval.reporting.bound_comparisons.step_differences`.
+    """
+    panels = {
+        "difference_bits_per_dim": "difference of the term at t (bits/dim)",
+        "cumulated_bits_per_dim": "difference of all terms up to t (bits/dim)",
+    }
+    with style():
+        figure = Figure(figsize=(8.0, 3.4), layout="constrained")
+        axes = figure.subplots(1, len(panels))
+        for ax, (column, label) in zip(axes, panels.items(), strict=True):
+            for name, part, colour, _ in _lines(frame, "run"):
+                _draw_band(ax, part, "t", column, colour, str(name))
+            make_logarithmic(ax, "x")
+            ax.set(xlabel="t (t = 1: decoder)", ylabel=label)
+        finish(figure, axes)
+    return figure
+
+
 def plot_ablation(table: pd.DataFrame) -> Figure:
     """Draw Table 2 as points with intervals: sample quality and bits/dim; a cell without numbers says why.
 

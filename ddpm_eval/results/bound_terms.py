@@ -193,7 +193,13 @@ class BoundHistory(Record):
     inexact_left_out: int = number("images", "images excluded because they are not bit-exact")
 
 
-def bound_name(split: str, protocol: Protocol, estimator: str = "full", num_steps: int | None = None) -> str:
+def bound_name(
+    split: str,
+    protocol: Protocol,
+    estimator: str = "full",
+    num_steps: int | None = None,
+    paired: bool = False,
+) -> str:
     """Return the name under which a bound is stored, such as ``bound/full/test/paper``.
 
     Args:
@@ -201,6 +207,7 @@ def bound_name(split: str, protocol: Protocol, estimator: str = "full", num_step
         protocol: of the bound.
         estimator: full or stratified.
         num_steps: of a shorter chain; None for all steps.
+        paired: whether it was measured with another run's noise or times, to be compared with that run.
     """
     chain = "" if num_steps is None else f"-{num_steps}-steps"
-    return f"bound/{estimator}{chain}/{split}/{protocol.name}"
+    return f"bound/{estimator}{chain}{'-paired' if paired else ''}/{split}/{protocol.name}"

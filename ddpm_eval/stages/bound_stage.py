@@ -23,6 +23,19 @@ SUBSET_SEED = 0
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """What the bound of one run shares with another's, so that their difference is paired by image.
+
+    Attributes:
+        noise_seed: seed of the noise, which is otherwise the run's own.
+        inclusion: probabilities of the times of the stratified estimator; None lets the run's pilot decide.
+    """
+
+    noise_seed: int
+    inclusion: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class BoundStage(Stage):
     """The bound of one split.
 
@@ -32,6 +45,7 @@ class BoundStage(Stage):
         estimator: full or stratified.
         evaluations_per_image: of the stratified estimator; None takes the specification's number.
         num_steps: of a shorter chain of evenly spaced steps; None takes all.
+        pairing: noise and times that are shared with another run; None takes the run's own.
     """
 
     split: str
@@ -39,6 +53,7 @@ class BoundStage(Stage):
     estimator: EstimatorName = "full"
     evaluations_per_image: int | None = None
     num_steps: int | None = None
+    pairing: Pairing | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override] # of the first protocol; see `outputs`
@@ -52,7 +67,8 @@ class BoundStage(Stage):
 
     def result_name(self, protocol: Protocol) -> str:
         """Return the name under which a protocol's result is stored."""
-        return bound_name(self.split, protocol, self.estimator, self.num_steps)
+        paired = self.pairing is not None
+        return bound_name(self.split, protocol, self.estimator, self.num_steps, paired)
 
     def key(self, run: Run) -> str:
         """Return the key of the first protocol's result."""
@@ -68,6 +84,8 @@ class BoundStage(Stage):
                 timestep_sampling.DESIGN_CONSTANTS,
             ]
         parts += [required.key(run) for required in self._optimal_requires(protocol)]
+        if self.pairing is not None:
+            parts += ["paired", self.pairing.noise_seed, self.pairing.inclusion]
         return result_key(run, protocol.model_dump_json(), *parts)
 
     def outputs(self, run: Run) -> tuple[Output, ...]:
@@ -91,8 +109,9 @@ class BoundStage(Stage):
         per_image = steps
         pilot = 0
         if self.estimator == "stratified":
-            per_image = min(steps, self._estimator(run).evaluations_per_image)
-            pilot = timestep_sampling.pilot_evaluations(n, steps)
+            estimator = self._estimator(run)
+            per_image = min(steps, estimator.evaluations_per_image)
+            pilot = timestep_sampling.pilot_evaluations(n, steps) if estimator.inclusion is None else 0
         known = {output for stage in planned for output in stage.outputs(run)}
         draws = {p.draws for p, output in self._missing(run).items() if output not in known}
         return sum(draws) * (n * per_image + pilot)
@@ -132,7 +151,8 @@ class BoundStage(Stage):
 
     def _estimator(self, run: Run) -> Estimator:
         per_image = self.evaluations_per_image or run.spec.evaluation.evaluations_per_image
-        return Estimator(self.estimator, per_image)
+        inclusion = None if self.pairing is None else self.pairing.inclusion
+        return Estimator(self.estimator, per_image, inclusion)
 
     def _evaluate(self, run: Run, protocols: Sequence[Protocol], work: Work) -> list[BoundTerms]:
         with run.runtime.evaluation_precision():
@@ -142,7 +162,7 @@ class BoundStage(Stage):
                 protocols,
                 positions=self.positions(run),
                 estimator=self._estimator(run),
-                seed=run.spec.seed,
+                seed=run.spec.seed if self.pairing is None else self.pairing.noise_seed,
                 batch_size=run.batch_size,
                 work=work,
             )

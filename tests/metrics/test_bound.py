@@ -311,6 +311,19 @@ def test_the_stratified_estimator_reads_terms_of_the_full_one():
     np.testing.assert_array_equal(sampled.offset, timestep_sampling.stratified_offsets(len(PIXELS), 0))
 
 
+def test_models_that_share_their_probabilities_are_evaluated_at_the_same_times_without_a_pilot():
+    chosen = Estimator("stratified", 4)
+    (first,) = evaluate_bound(model(), PIXELS.numpy(), estimator=chosen)
+    network = Recorder()
+    shared = Estimator("stratified", 4, tuple(first.inclusion))
+    (second,) = evaluate_bound(model(network), PIXELS.numpy(), estimator=shared)
+    for name in ("t", "inclusion", "offset", "terms"):
+        np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
+    assert network.evaluations == second.network_evaluations == np.count_nonzero(first.t)
+    with pytest.raises(ValueError, match=f"probabilities of 3 times do not fit a chain of T = {T} steps"):
+        evaluate_bound(model(), PIXELS.numpy(), estimator=Estimator("stratified", 2, (1.0, 0.5, 0.5)))
+
+
 def test_more_evaluations_than_steps_are_all_steps():
     (full,) = evaluate_bound(model(), PIXELS.numpy())
     (sampled,) = evaluate_bound(model(), PIXELS.numpy(), estimator=Estimator("stratified", 50))

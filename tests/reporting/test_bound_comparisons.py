@@ -10,12 +10,15 @@ from simulated_bounds import DIMENSIONS, NATS, make_terms, realistic, subsample
 from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.reporting.bound_comparisons import (
     baseline_table,
+    differences_from_first,
     estimator_table,
     gap_table,
     paired_table,
     protocol_table,
+    step_differences,
 )
 from ddpm_eval.reporting.bound_tables import split_table
+from ddpm_eval.reporting.intervals import difference, mean_estimate
 from ddpm_eval.results.records import Baseline
 
 
@@ -48,6 +51,58 @@ def test_paired_differences_are_far_more_precise_than_the_values():
     for other in (replace(first, image_id=first.image_id + 1), replace(first, protocol=PROTOCOLS["paper"])):
         with pytest.raises(ValueError, match="nothing is paired"):
             paired_table(first, other, ("a", "b"))
+
+
+def three_models(rng, n=100):
+    """A first model, one whose terms are 1% larger, and one that is worse at the decoder only."""
+    first = realistic(n, rng, steps=30)
+    larger = replace(first, terms=first.terms * 1.01)
+    worse = first.terms.copy()
+    worse[:, 0] += 0.1 * NATS * rng.uniform(0.5, 1.5, n)
+    return {"first": first, "larger": larger, "worse decoder": replace(first, terms=worse)}
+
+
+def test_models_are_compared_with_the_first_pair_by_pair_and_as_if_unpaired():
+    found = three_models(np.random.default_rng(31))
+    table = differences_from_first(found)
+    assert list(table["run"]) == ["larger"] * 4 + ["worse decoder"] * 4
+    for name, rows in table.groupby("run"):
+        rows = rows.set_index("quantity")
+        paired = paired_table(found[name], found["first"], ("a", "b")).set_index("quantity")
+        for end in ("", "_low", "_high"):
+            np.testing.assert_array_equal(rows[f"difference_bits_per_dim{end}"], paired[f"difference{end}"])
+        totals = [mean_estimate(found[which].values()["total"]) for which in (name, "first")]
+        unpaired = difference(*totals).estimate("bits/dim")
+        total = rows.loc["total"]
+        assert total["unpaired_bits_per_dim"] == pytest.approx(total["difference_bits_per_dim"], abs=1e-12)
+        assert (total["unpaired_bits_per_dim_low"], total["unpaired_bits_per_dim_high"]) == unpaired[1:3]
+        width = total["difference_bits_per_dim_high"] - total["difference_bits_per_dim_low"]
+        assert total["times_narrower"] == pytest.approx((unpaired.high - unpaired.low) / width)
+        assert total["times_narrower"] > 20
+        assert math.isnan(rows.loc["prior", "times_narrower"])  # the priors are equal
+    other = replace(found["larger"], image_id=found["larger"].image_id + 1)
+    with pytest.raises(ValueError, match="nothing is paired"):
+        differences_from_first({"first": found["first"], "other": other})
+
+
+def test_a_difference_is_located_at_the_steps_where_it_arises():
+    found = three_models(np.random.default_rng(32))
+    table = step_differences(found)
+    assert len(table) == 3 * 30 and list(table["t"].unique()) == list(range(1, 31))
+    first, larger, worse = (rows.set_index("t") for _, rows in table.groupby("run", sort=False))
+    columns = ("difference_bits_per_dim", "cumulated_bits_per_dim")
+    assert all((first[f"{name}{end}"] == 0).all() for name in columns for end in ("", "_low", "_high"))
+    np.testing.assert_allclose(
+        larger["difference_bits_per_dim"], 0.01 * found["first"].term_values().mean(0), rtol=1e-9
+    )
+    assert worse.loc[1, "difference_bits_per_dim_low"] > 0.08
+    assert (worse.loc[2:, "difference_bits_per_dim"].abs() < 1e-12).all()
+    for name in ("larger", "worse decoder"):
+        rows = differences_from_first(found).set_index(["run", "quantity"])
+        total = rows.loc[(name, "total"), "difference_bits_per_dim"]  # the priors are equal
+        last = table[(table["run"] == name) & (table["t"] == 30)].iloc[0]
+        assert last["cumulated_bits_per_dim"] == pytest.approx(total, abs=1e-12)
+    assert set(table["n_images"]) == {100}
 
 
 def test_a_baselines_nats_become_bits_per_dim():

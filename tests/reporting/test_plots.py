@@ -8,6 +8,7 @@ from ddpm_eval.reporting.plots import (
     plot_against,
     plot_quality,
     plot_rate_distortion,
+    plot_step_differences,
     plot_terms,
     plot_training,
 )
@@ -50,6 +51,23 @@ def test_several_runs_get_a_line_each_and_a_legend(curve):
     np.testing.assert_array_equal(
         line(figure.axes[0], "stratified"), 1.5 * curve[["reverse_steps", "rmse_255"]]
     )
+
+
+def test_differences_are_drawn_for_each_term_and_cumulated():
+    t = np.arange(1, 5)
+    columns = {"difference_bits_per_dim": t / 10, "cumulated_bits_per_dim": np.cumsum(t) / 10}
+    frame = pd.DataFrame({"run": "second", "t": t, **columns})
+    for name, values in columns.items():
+        frame[f"{name}_low"], frame[f"{name}_high"] = values - 0.25, values + 0.25
+    zero = frame.assign(run="first", **dict.fromkeys([c for c in frame if "bits" in c], 0.0))
+    figure = plot_step_differences(pd.concat([zero, frame]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second"]
+    for ax, (name, values) in zip(figure.axes, columns.items(), strict=True):
+        np.testing.assert_array_equal(line(ax, "second"), frame[["t", name]])
+        np.testing.assert_array_equal(line(ax, "first")[:, 1], np.zeros(4))
+        band = ax.collections[1].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == (values.min() - 0.25, values.max() + 0.25)
+        assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
 
 
 def test_ablation_shows_intervals_the_yardstick_and_why_a_cell_is_empty(ablation):

@@ -119,3 +119,4 @@ def test_names_say_estimator_chain_split_and_protocol():
     paper = PROTOCOLS["paper"]
     assert bound_name("test", paper) == "bound/full/test/paper"
     assert bound_name("train", paper, "stratified", 50) == "bound/stratified-50-steps/train/paper"
+    assert bound_name("test", paper, paired=True) == "bound/full-paired/test/paper"

@@ -27,6 +27,7 @@ from ddpm_eval.results.fields import array_fields
 from ddpm_eval.stages.base import ensure, is_done
 from ddpm_eval.stages.bound_stage import (
     BoundStage,
+    Pairing,
     evaluations_for_total,
     optimal_variance,
     scored_positions,
@@ -324,6 +325,29 @@ def test_a_shorter_chain_of_a_network_that_predicts_mu_is_refused(run):
         ensure(stage, mu)
 
 
+def test_a_paired_bound_has_the_other_runs_noise_and_times_and_a_name_of_its_own(run):
+    (own,) = measure_bound(run, PAPER)
+    (same,) = measure_bound(run, PAPER, pairing=Pairing(run.spec.seed))
+    (other,) = measure_bound(run, PAPER, pairing=Pairing(run.spec.seed + 1))
+    assert_same_terms([same], [own])
+    assert not np.array_equal(other.terms, own.terms)
+    (expected,) = evaluate_bound(
+        run.model(), run.test_images, [PAPER], seed=run.spec.seed + 1, batch_size=run.batch_size
+    )
+    assert_same_terms([other], [expected])
+    (sampled,) = measure_bound(run, PAPER, estimator="stratified")
+    shared = Pairing(run.spec.seed, tuple(sampled.inclusion))
+    (paired,) = measure_bound(run, PAPER, estimator="stratified", pairing=shared)
+    assert_same_terms([paired], [sampled])
+    assert {name for name in names(run) if name.startswith("bound")} == {
+        *("bound/full/test/paper", "bound/full-paired/test/paper"),
+        *("bound/stratified/test/paper", "bound/stratified-paired/test/paper"),
+    }
+    pairings = (None, Pairing(1), Pairing(2), shared)
+    keys = {BoundStage("test", (PAPER,), "stratified", pairing=pairing).key(run) for pairing in pairings}
+    assert len(keys) == len(pairings)
+
+
 # What it costs
 
 
@@ -335,6 +359,7 @@ def test_a_shorter_chain_of_a_network_that_predicts_mu_is_refused(run):
         BoundStage("train", (PAPER,)),
         BoundStage("test", (PAPER,), num_steps=5),
         BoundStage("test", (PAPER,), "stratified", num_steps=5),
+        BoundStage("test", (PAPER,), "stratified", pairing=Pairing(1, (0.2,) * T)),
         BoundStage("test", (PAPER, combine(PAPER, draws=3))),
     ],
     ids=lambda stage: f"{stage.split}-{stage.estimator}-{stage.num_steps}-{len(stage.protocols)}",
