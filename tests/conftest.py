@@ -1,6 +1,7 @@
 """Fixtures that find real data beside the repository; tests that need it skip where there is none."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
 # One thread is the fastest for tiny networks, and gives each worker of pytest-xdist a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A shell that starts the tests in the background has them ignore the signal that some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the whole reproduction on one worker of pytest-xdist, so that it is made once."""
+    for item in items:
+        if "reproduced" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("reproduced"))
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,6 @@ def test_a_signal_after_the_last_update_ends_the_program_once_the_run_is_saved(t
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.slow
 def test_the_command_stops_with_a_checkpoint(tmp_path, name, code):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in background
     settings = ["train.steps=1000000", "train.checkpoint_steps=20", "network.base_channels=8"]
     command = [sys.executable, "cli.py", "train", "--preset", "digits", "--preview-steps", "0"]
     command += [*(word for setting in settings for word in ("--set", setting)), "--runs", str(tmp_path)]
