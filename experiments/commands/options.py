@@ -52,7 +52,7 @@ def read_settings(context: click.Context, option: click.Parameter, pairs: tuple[
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
-            raise ValueError(f"--set takes KEY=VALUE, not {pair!r} (such as --set train.steps=500)")
+            raise ValueError(f"{option.opts[0]} takes KEY=VALUE, not {pair!r} ({option.help})")
         found[key] = value
     return found
 
@@ -96,6 +96,50 @@ DryRun = Annotated[
     ),
 ]
 Settings = Mapping[str, str]
+NetworkName = Annotated[
+    str | None,
+    click.Option(
+        ["--network"],
+        metavar="MODULE:FUNCTION",
+        help="Instead of RUN: the network, or ddpm_eval.Model, that this function returns; see docs/network.md.",
+    ),
+]
+NetworkArguments = Annotated[
+    Settings,
+    click.Option(
+        ["--network-args", "network_arguments"],
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=read_settings,
+        help="An argument of that function, as JSON or plain text; repeatable.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    click.Option(
+        ["--batch-size"],
+        type=click.IntRange(1),
+        show_default="by the device",
+        help="Images per call of the network; results change by rounding only.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    click.Option(
+        ["--json", "as_json"],
+        is_flag=True,
+        help="Print one JSON document on stdout, and all else on stderr.",
+    ),
+]
+
+
+def limit_option(what: str) -> click.Option:
+    """Return the option ``--limit``, which says of how many images or samples there are results.
+
+    Args:
+        what: it limits, for the help.
+    """
+    return click.Option(["--limit"], type=click.IntRange(2), help=f"Measure only so many {what}.")
 
 
 @dataclass(frozen=True)
