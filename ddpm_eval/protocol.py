@@ -8,9 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ddpm_eval.spec import Frozen
+from ddpm_eval.spec import Decoder, Frozen
 
-Decoder = Literal["exact", "tanh"]
 ProtocolVariance = Literal["trained", "fixed-large", "fixed-small", "learned", "learned-range", "optimal"]
 
 
@@ -64,7 +63,7 @@ CHAINS = (10, 20, 50, 100, 200, 500)
 """Lengths of the shorter chains whose bound is measured."""
 
 SAMPLING_STEPS = (10, 20, 50, 100)
-"""Numbers of steps at which samples are judged, beside all T of the ancestral sampler (those of Song et al.
+"""Numbers of steps at which samples are measured, beside all T of the ancestral sampler (those of Song et al.
 2021).
 """
 
