@@ -13,13 +13,21 @@ import hashlib
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Prediction = Literal["eps", "mu", "x0"]
 Objective = Literal["vlb", "mse"]
 Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
 ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
 Method = Literal["ancestral", "ddim"]
+Decoder = Literal["exact", "tanh"]
 
 LARGEST_SIDE = 4096
 """Pixels."""
@@ -117,6 +125,19 @@ class DiffusionSpec(Frozen):
     prediction: Prediction = "eps"
     objective: Objective = "mse"
     variance: Variance = "fixed-large"
+    training_decoder: Decoder = Field(
+        default="exact",
+        description="the decoder in the loss of objective vlb: the exact normal CDF, or the authors' tanh "
+        "approximation with its floor of 1e-12; objective mse has no decoder",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_exact_decoder(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave the exact decoder out, so that the digests and keys of runs from before the field hold."""
+        document: dict[str, object] = handler(self)
+        if self.training_decoder == "exact":
+            document.pop("training_decoder", None)
+        return document
 
     @model_validator(mode="after")
     def _learned_variance_needs_the_bound(self) -> Self:
@@ -130,6 +151,11 @@ class DiffusionSpec(Frozen):
     def learns_variance(self) -> bool:
         """Whether the network has a second head for the reverse variance."""
         return self.variance.startswith("learned")
+
+    @property
+    def decides_the_weights(self) -> "DiffusionSpec":
+        """The same without what training does not depend on: objective mse has no decoder."""
+        return self if self.objective == "vlb" else self.model_copy(update={"training_decoder": "exact"})
 
 
 class TrainSpec(Frozen):
@@ -218,7 +244,7 @@ class RunSpec(Frozen):
             seed=self.seed,
             data=self.data,
             network=self.network,
-            diffusion=self.diffusion,
+            diffusion=self.diffusion.decides_the_weights,
             train=self.train.model_copy(update={"steps": 1, "checkpoint_steps": 1}),
         ).digest()
 

@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Mapping
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ddpm_eval.spec import RunSpec
 
@@ -61,7 +61,7 @@ def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
         ValueError: if a field is unknown (the nearest ones are named) or a value is invalid.
     """
     document = spec.model_dump(mode="json")
-    known = _flatten(document)
+    known = _flatten(spec)
     for key, text in settings.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
@@ -77,13 +77,15 @@ def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
 def differences(found: RunSpec, wanted: RunSpec) -> list[str]:
     """List the fields in which two runs differ, such as ``train.batch_size: 128, not 256``.
 
-    `FREE_FIELDS` are left out.
+    `FREE_FIELDS` are left out, and so is the decoder of training where both are trained without one.
     """
-    fields = _flatten(wanted.model_dump())
+    fields = _flatten(wanted)
+    without = found.diffusion.objective == wanted.diffusion.objective == "mse"
+    free = (*FREE_FIELDS, "diffusion.training_decoder") if without else FREE_FIELDS
     return [
         f"{key}: {value}, not {fields[key]}"
-        for key, value in _flatten(found.model_dump()).items()
-        if value != fields[key] and not key.startswith(FREE_FIELDS)
+        for key, value in _flatten(found).items()
+        if value != fields[key] and not key.startswith(free)
     ]
 
 
@@ -108,9 +110,9 @@ def _value(key: str, text: str) -> object:
         raise ValueError(f"{key} is {_shown.repr(text)}: {UNREADABLE}") from None
 
 
-def _flatten(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return the values of a nested document by their dotted paths."""
+def _flatten(specification: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Return the values of a nested specification by their dotted paths."""
     flat: dict[str, object] = {}
-    for key, value in document.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    for key, value in specification:
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, BaseModel) else {prefix + key: value}
     return flat

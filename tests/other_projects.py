@@ -42,6 +42,7 @@ DIFFUSION = {
     "fixed-small": {"variance": "fixed-small"},
     "x0": {"prediction": "x0"},
     "learned-range": {"variance": "learned-range", "objective": "vlb"},
+    "trained-on-L": {"objective": "vlb", "training_decoder": "tanh"},
     "quadratic": {"schedule": "quadratic"},
     "constant": {"schedule": "constant", "beta_end": 0.05},
     "cosine": {"schedule": "cosine"},

@@ -57,6 +57,15 @@ def test_the_training_digest_sees_every_choice_that_touches_the_weights(key, val
     assert override(TINY, {key: value}).training_digest() != TINY.training_digest()
 
 
+def test_the_decoder_of_training_counts_where_L_is_trained_on_and_is_not_the_first_versions():
+    tanh = {"diffusion.training_decoder": "tanh"}
+    on_l = override(TINY, {"diffusion.objective": "vlb"})
+    assert override(on_l, tanh).training_digest() != on_l.training_digest()
+    assert override(TINY, tanh).training_digest() == TINY.training_digest()
+    assert "training_decoder" not in on_l.model_dump(mode="json")["diffusion"]
+    assert parse(override(TINY, tanh).model_dump(mode="json")) == override(TINY, tanh)
+
+
 def test_the_digests_are_those_that_stored_results_were_given():
     """Folders and keys of existing runs carry them: they must never change."""
     assert TINY.training_digest() == "cd7feea233b9"

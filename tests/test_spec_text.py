@@ -35,6 +35,14 @@ def test_differences_state_found_and_wanted_and_leave_out_what_may_differ():
     assert differences(TINY, TINY) == []
 
 
+def test_the_decoder_of_training_is_a_difference_only_where_L_is_trained_on():
+    on_l = override(TINY, {"diffusion.objective": "vlb"})
+    tanh = {"diffusion.training_decoder": "tanh"}
+    assert differences(on_l, override(on_l, tanh)) == ["diffusion.training_decoder: exact, not tanh"]
+    assert differences(TINY, override(TINY, tanh)) == []
+    assert len(differences(TINY, override(on_l, tanh))) == 2
+
+
 def test_override_reads_json_and_plain_text():
     settings = {
         "network.multipliers": "[1, 2, 2]",

@@ -61,6 +61,9 @@ VARIANCES = {
     "learned_range": "learned-range",
 }
 PREDICTIONS = {"epsilon": "eps", "sample": "x0"}
+TRAINING_NAME = "training_config.json"
+"""A file of ours beside the pipeline's: diffusers has no field that says what a network was trained on."""
+TRAINING_FIELDS = ("objective", "training_decoder")
 READ_ONLY = "fixed_small_log"  # one variance has two names; the other one is written
 
 TO_DIFFUSERS = (
@@ -124,7 +127,7 @@ def read_diffusers(folder: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         channels=network.in_channels,
         side=network.sample_size,
         network=_network_fields(network, network_path),
-        diffusion=_diffusion_fields(scheduler),
+        diffusion=_diffusion_fields(scheduler) | _training_fields(folder / TRAINING_NAME),
     )
     return read_tensors(files[0]), description
 
@@ -177,6 +180,11 @@ def scheduler_config(diffusion: DiffusionSpec) -> Document:
         "prediction_type": _diffusers_value("prediction", diffusion.prediction, PREDICTIONS),
         "variance_type": _diffusers_value("variance", diffusion.variance, VARIANCES),
     }
+
+
+def training_config(diffusion: DiffusionSpec) -> Document:
+    """Return what the run was trained on, the content of `TRAINING_NAME`."""
+    return {name: getattr(diffusion, name) for name in TRAINING_FIELDS}
 
 
 def weights_for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -285,6 +293,12 @@ def _diffusion_fields(path: Path) -> Document:
         "objective": "vlb" if variance == "learned-range" else "mse",
         "variance": variance,
     }
+
+
+def _training_fields(path: Path) -> Document:
+    """Return what a model that we exported was trained on; nothing is known of others."""
+    config = _read_json(path) if path.exists() else {}
+    return {name: config[name] for name in TRAINING_FIELDS if name in config}
 
 
 def _require(config: Document, required: Required, path: Path) -> None:

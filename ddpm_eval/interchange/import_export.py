@@ -19,10 +19,12 @@ from ddpm_eval.data.datasets import NATIVE
 from ddpm_eval.files import sync_folder, write_text
 from ddpm_eval.interchange.bare_weights import describe_bare_weights
 from ddpm_eval.interchange.diffusers_format import (
+    TRAINING_NAME,
     network_config,
     pipeline_config,
     read_diffusers,
     scheduler_config,
+    training_config,
     weights_for_diffusers,
     weights_from_diffusers,
 )
@@ -89,6 +91,7 @@ def export_checkpoint(run: Path, out: Path, *, format: Literal["diffusers"] = "d
         "model_index.json": pipeline_config(),
         "scheduler/scheduler_config.json": scheduler_config(spec.diffusion),
         "unet/config.json": network_config(spec),
+        TRAINING_NAME: training_config(spec.diffusion),
     }
     tensors = weights_for_diffusers(network.state_dict())
     temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")

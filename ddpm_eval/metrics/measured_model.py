@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.model.diffusion import Network, Predicted, ReverseProcess, ReverseVariance, Schedule
-from ddpm_eval.protocol import Decoder, Protocol
+from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.fields import Array
-from ddpm_eval.spec import Variance
+from ddpm_eval.spec import Decoder, Variance
 
 TABLE = "table"
 """What a reverse variance is called that the model has as a table of its own."""

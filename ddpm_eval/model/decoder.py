@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_eval.protocol import Decoder
+from ddpm_eval.spec import Decoder
 
 HALF_BIN = 1 / 255  # half the width of one of 256 levels on [-1, 1]
 TANH_FLOOR = 1e-12  # the smallest probability of the authors' decoder

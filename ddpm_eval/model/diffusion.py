@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.model.decoder import decoder_nll
-from ddpm_eval.protocol import Decoder
-from ddpm_eval.spec import DiffusionSpec, Objective, Prediction, Variance
+from ddpm_eval.spec import Decoder, DiffusionSpec, Objective, Prediction, Variance
 
 Network = Callable[..., Tensor]
 """A function of ``x_t``, of 0-based time steps and, if it is class-conditional, of classes; it returns the
@@ -408,19 +407,24 @@ def bound_term(
 
 
 def training_loss(
-    process: ReverseProcess, objective: Objective, x_0: Tensor, t: Tensor, eps: Tensor
+    process: ReverseProcess,
+    objective: Objective,
+    x_0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    decoder: Decoder = "exact",
 ) -> Tensor:
     """Return the training loss per image, shape ``[batch]``.
 
     ``mse`` is the squared error of the prediction, averaged over elements; for ``eps`` this is L_simple,
-    Eq. 14. ``vlb`` is one term of the bound in bits/dim; its mean over uniform t is the bound divided by T,
-    as in the authors' code.
+    Eq. 14. ``vlb`` is one term of the bound in bits/dim; its mean over uniform t is the bound divided by T.
+    The authors' code takes the decoder ``tanh`` in that term, see `decoder_nll`.
     """
     schedule = process.schedule
     x_t = q_sample(schedule, x_0, t, eps)
     step = process(x_t, t)
     if objective == "vlb":
-        return bound_term(schedule, step, x_0, x_t, t) / (x_0[0].numel() * math.log(2))
+        return bound_term(schedule, step, x_0, x_t, t, decoder) / (x_0[0].numel() * math.log(2))
     wanted = target(process.prediction, schedule, x_0, x_t, t, eps)
     return (step.prediction - wanted).square().flatten(1).mean(1)
 

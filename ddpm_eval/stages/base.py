@@ -113,6 +113,5 @@ def ensure(stage: Stage, run: Run) -> None:
 def result_key(run: Run, *parts: object) -> str:
     """Return the key of a result that depends on the run's network and on ``parts``."""
     spec = run.spec
-    return digest(
-        run.weights, spec.diffusion.model_dump(mode="json"), spec.seed, run.runtime.precision, *parts
-    )
+    diffusion = spec.diffusion.model_dump(mode="json", exclude={"training_decoder"})  # the weights say it
+    return digest(run.weights, diffusion, spec.seed, run.runtime.precision, *parts)

@@ -159,5 +159,12 @@ def _kept_bytes(spec: RunSpec, images: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        training_loss(process, spec.diffusion.objective, x_0, t, torch.empty_like(x_0))
+        training_loss(
+            process,
+            spec.diffusion.objective,
+            x_0,
+            t,
+            torch.empty_like(x_0),
+            spec.diffusion.training_decoder,
+        )
     return sum(storage.nbytes() for storage in kept.values())

@@ -57,9 +57,16 @@ class Trainer:
         train = self.spec.train
         for group in self.optimizer.param_groups:
             group["lr"] = train.learning_rate * min(1.0, (self.step + 1) / max(train.warmup_steps, 1))
-        objective = self.spec.diffusion.objective
+        diffusion = self.spec.diffusion
         with self.runtime.training_precision():
-            loss = training_loss(self.process, objective, batch.x_0, batch.t, batch.eps).mean()
+            loss = training_loss(
+                self.process,
+                diffusion.objective,
+                batch.x_0,
+                batch.t,
+                batch.eps,
+                diffusion.training_decoder,
+            ).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, train.clip_norm, foreach=True)
         self.optimizer.step()

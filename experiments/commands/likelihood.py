@@ -6,9 +6,9 @@ from typing import Annotated, get_args
 import click
 
 from ddpm_eval.metrics.bound import EstimatorName
-from ddpm_eval.protocol import PROTOCOLS, Decoder, ProtocolVariance, combine
+from ddpm_eval.protocol import PROTOCOLS, ProtocolVariance, combine
 from ddpm_eval.runtime import Precision
-from ddpm_eval.spec import Variance
+from ddpm_eval.spec import Decoder, Variance
 from ddpm_eval.stages.bound_stage import BoundStage, evaluations_for_total
 from ddpm_eval.stages.run import Run
 from experiments.commands.open_run import (

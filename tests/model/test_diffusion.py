@@ -514,7 +514,8 @@ def test_mse_is_the_mean_squared_error_of_the_prediction(prediction):
     torch.testing.assert_close(training_loss(process, "mse", x_0, t, eps), expected)
 
 
-def test_vlb_loss_averages_to_the_bound_over_t_in_bits_per_dim():
+@pytest.mark.parametrize("decoder", ["exact", "tanh"])
+def test_vlb_loss_averages_to_the_bound_over_t_in_bits_per_dim(decoder):
     spec = DiffusionSpec(timesteps=12, beta_start=0.003, beta_end=0.2)
     schedule, beta = make_schedule(spec), literal.linear_beta(12, 0.003, 0.2)
     levels, image = random_images(1, 1, 2, 2)
@@ -522,7 +523,7 @@ def test_vlb_loss_averages_to_the_bound_over_t_in_bits_per_dim():
     process = ReverseProcess(
         some_network, schedule, "eps", schedule.fixed_variance("fixed-small"), clip=False
     )
-    loss = training_loss(process, "vlb", image.expand(12, -1, -1, -1), t, eps)
+    loss = training_loss(process, "vlb", image.expand(12, -1, -1, -1), t, eps, decoder)
 
     def network(x, t):
         return [math.sin(1.7 * v) * 0.8 + 0.05 * t for v in x]
@@ -530,7 +531,7 @@ def test_vlb_loss_averages_to_the_bound_over_t_in_bits_per_dim():
     flat = levels.flatten().tolist()
     total = sum(
         literal.bound_term(
-            beta, flat, eps[s - 1].flatten().tolist(), s, network, "eps", "fixed-small", False
+            beta, flat, eps[s - 1].flatten().tolist(), s, network, "eps", "fixed-small", False, decoder
         )[0]
         for s in range(1, 13)
     )

@@ -44,6 +44,13 @@ class FakeStage(Stage):
         return ReferenceImages(images=pixels, name=self.name, split="train") if run.runtime.main else None
 
 
+def test_the_decoder_of_training_is_no_part_of_a_results_key(run):
+    """The weights say it, and results from before there was the choice keep their keys."""
+    diffusion = run.spec.diffusion.model_copy(update={"training_decoder": "tanh"})
+    other = dataclasses.replace(run, spec=run.spec.model_copy(update={"diffusion": diffusion}))
+    assert result_key(other, "samples") == result_key(run, "samples")
+
+
 def test_what_is_required_is_done_first_and_nothing_twice(run):
     log = []
     first = FakeStage("first", log)

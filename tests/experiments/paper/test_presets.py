@@ -18,6 +18,22 @@ def test_departures_from_the_paper_are_named():
     assert against_the_paper(override(TINY, {"preset": "imported"})) == "another project's model"
 
 
+def test_published_presets_train_on_l_with_the_authors_decoder_and_ours_with_the_exact_one():
+    decoders = {name: preset(name).diffusion.training_decoder for name in NAMES}
+    assert {name for name, decoder in decoders.items() if decoder == "tanh"} == {
+        *("cifar10", "celebahq256", "lsun-bedroom256", "lsun-church256", "lsun-cat256"),
+        "lsun-bedroom256-large",
+    }
+    on_l = preset("cifar10", settings={"diffusion.objective": "vlb"})
+    assert on_l.training_digest() == preset("cifar10", TABLE_2[4]).training_digest()
+    exact = override(on_l, {"diffusion.training_decoder": "exact"})
+    assert against_the_paper(exact) == "diffusion.training_decoder: exact, not tanh"
+
+
+def test_the_papers_model_has_the_digest_that_it_had_before_there_was_a_decoder_of_training():
+    assert preset("cifar10").training_digest() == "602592108d45"
+
+
 def test_every_preset_says_how_it_departs_from_the_paper():
     assert set(DEVIATIONS) == set(NAMES)
 
