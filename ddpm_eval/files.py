@@ -90,6 +90,21 @@ def write_text(final: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def set_aside(path: Path) -> Path:
+    """Give a damaged file the name ``NAME.damaged``, in place of an earlier one of that name, and return it.
+
+    Raises:
+        ValueError: if the file cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ValueError(f"cannot rename {path} (no permission?): {error}") from None
+    return aside
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames in a folder survive a power cut."""
     if os.name == "nt":  # Windows cannot open folders, and keeps renames itself

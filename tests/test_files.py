@@ -221,3 +221,13 @@ def test_files_are_written_and_locked_without_fcntl_and_without_opening_folders(
     with files.file_lock(tmp_path / "results.h5"), files.locked_folder(tmp_path / "run"):
         assert locks == [1, 1]
     files.sync_folder(tmp_path)
+
+
+def test_a_file_that_is_set_aside_keeps_its_content_under_another_name(tmp_path):
+    path = tmp_path / "results.h5"
+    for content in ("first", "second"):
+        path.write_text(content)
+        assert files.set_aside(path) == tmp_path / "results.h5.damaged"
+        assert not path.exists() and (tmp_path / "results.h5.damaged").read_text() == content
+    with pytest.raises(ValueError, match=r"cannot rename .*results\.h5"):
+        files.set_aside(path)

@@ -3,7 +3,8 @@
 A file begins with a header of `HEADER_BYTES` in the user block that HDF5 leaves to applications: the format,
 the schema version and the SHA-256 of all that follows. Every reader compares it first, because the HDF5
 library can return wrong values from a damaged file, or crash on it. A file that was checked and has not
-changed since is not read again. Any HDF5 program can open the files.
+changed since is not read again. The header of some files also says what the file is, so that one is never
+taken for another. Any HDF5 program can open the files.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ SMALL_SIZE = 64
 File: TypeAlias = h5py.File
 Group: TypeAlias = h5py.Group
 Dataset: TypeAlias = h5py.Dataset
-_checked: dict[Path, tuple[int, int, int]] = {}  # files found intact: inode, time of change, size
+_checked: dict[tuple[Path, str | None], tuple[int, int, int]] = {}  # intact files: inode, time of change, size
 
 
 class Damaged(ValueError):
@@ -46,8 +47,8 @@ def create(path: Path) -> None:
 
 
 @contextmanager
-def editing(path: Path, arrays: Sequence[Array]) -> Iterator[File]:
-    """Open a file that nobody reads yet for writing ``arrays``, and seal it afterwards.
+def editing(path: Path, arrays: Sequence[Array], label: str = "") -> Iterator[File]:
+    """Open a file that nobody reads yet for writing ``arrays``, and seal it afterwards; see `seal`.
 
     The disk space is claimed first, because HDF5 does not survive a disk that fills while it writes.
     """
@@ -55,25 +56,25 @@ def editing(path: Path, arrays: Sequence[Array]) -> Iterator[File]:
     reserve(path, path.stat().st_size + needed)
     with h5py.File(path, "a") as file:
         yield file
-    seal(path)
+    seal(path, label)
 
 
-def seal(path: Path) -> None:
-    """Write the header: the digest of all that follows it."""
-    header = _header(path)
+def seal(path: Path, label: str = "") -> None:
+    """Write the header: the digest of all that follows it, and a label that says what the file is."""
+    header = _header(path, label)
     with path.open("r+b") as file:
         file.write(header)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[File]:
+def reading(path: Path, label: str = "") -> Iterator[File]:
     """Open a file for reading after it was checked.
 
     Raises:
         ValueError: if it is missing, of another schema, or another kind of file.
-        Damaged: if it is not what was written.
+        Damaged: if it is not what was written, or of another label.
     """
-    check(path)
+    check(path, label)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -81,17 +82,21 @@ def reading(path: Path) -> Iterator[File]:
         raise Damaged(f"{path} cannot be read as it was written: {error}") from None
 
 
-def check(path: Path) -> None:
+def check(path: Path, label: str | None = "") -> None:
     """Compare a file with its header; a file that has not changed since the last check is not read again.
+
+    Args:
+        path: of the file.
+        label: what the file says that it is; None takes any.
 
     Raises:
         ValueError: if it is missing, of another schema, or another kind of file.
-        Damaged: if it is not what was written.
+        Damaged: if it is not what was written, or of another label.
     """
     try:
         state = os.stat(path)
         stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
-        if _checked.get(path) == stamp:
+        if _checked.get((path, label)) == stamp:
             return
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
@@ -99,39 +104,42 @@ def check(path: Path) -> None:
         raise ValueError(f"there is no file {path}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    _check_header(path, header)
-    _checked[path] = stamp
+    _check_header(path, header, label)
+    _checked[path, label] = stamp
 
 
-def _check_header(path: Path, header: bytes) -> None:
+def _check_header(path: Path, header: bytes, label: str | None) -> None:
     if header.startswith(HDF5_SIGNATURE):
         raise ValueError(
             f"{path} was written by an earlier version of this program (schema version 2 or older, this is "
             f"{SCHEMA_VERSION}): move it away and measure again"
         )
     words = header.split()
-    if len(header) < HEADER_BYTES or len(words) != 3 or words[0] != FORMAT:
+    if len(header) < HEADER_BYTES or len(words) not in (3, 4) or words[0] != FORMAT:
         raise Damaged(f"{path} is damaged, or no results file of this program: its header is not readable")
     if words[1] != str(SCHEMA_VERSION).encode():
         raise ValueError(
             f"{path} has schema version {words[1].decode(errors='replace')}, but this program reads version "
             f"{SCHEMA_VERSION}: move it away and measure again"
         )
-    if header != _header(path):
+    found = "".join(word.decode(errors="replace") for word in words[3:])
+    if header != _header(path, found):
         raise Damaged(f"{path} is damaged: its content is not what was written (its digest differs)")
+    if label not in (None, found):
+        raise Damaged(f"{path} is damaged: it is the file {found or 'without a label'}, not {label}")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write named arrays as a file of their own."""
+def write_arrays(path: Path, arrays: Mapping[str, Array], label: str = "") -> None:
+    """Write named arrays as a file of their own; see `seal`."""
     create(path)
-    with editing(path, list(arrays.values())) as file:
+    with editing(path, list(arrays.values()), label) as file:
         for name, value in arrays.items():
             file[name] = value
 
 
-def read_arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path, label: str = "") -> dict[str, Array]:
     """Read what `write_arrays` wrote; errors as of `reading`."""
-    with reading(path) as file:
+    with reading(path, label) as file:
         return {name: file[name][...] for name in file}
 
 
@@ -144,16 +152,18 @@ def write_dataset(group: Group, name: str, value: Array) -> Dataset:
     )
 
 
-def _header(path: Path) -> bytes:
-    """Return the header that belongs to what follows it in a file."""
-    line = b" ".join([FORMAT, str(SCHEMA_VERSION).encode(), _digest(path).encode()])
-    return line.ljust(HEADER_BYTES - 1) + b"\n"
+def _header(path: Path, label: str) -> bytes:
+    """Return the header that belongs to what follows it in a file of this label."""
+    words = [FORMAT, str(SCHEMA_VERSION).encode(), _digest(path, label).encode(), label.encode()]
+    return b" ".join(words).rstrip().ljust(HEADER_BYTES - 1) + b"\n"
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, label: str) -> str:
     with path.open("rb") as file:
         file.seek(HEADER_BYTES)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.file_digest(file, "sha256")
+    content.update(label.encode())
+    return content.hexdigest()
 
 
 @cache

@@ -1,7 +1,8 @@
 """Finished work items of a result in progress, each in a small HDF5 file of its own.
 
 An item is written atomically and never computed again; any number of processes can write items of one result.
-A file carries a digest of its content. A file that is damaged or of another result counts as not done.
+A file carries a digest of its content, and says of which result it is which item. A file that is damaged, or
+another item's or another result's, counts as not done.
 """
 
 import shutil
@@ -36,7 +37,7 @@ class PartialResults:
     def done(self, index: int) -> bool:
         """Tell whether item ``index`` is finished; one that is damaged or unreadable is not."""
         try:
-            hdf5.check(self._path(index))
+            hdf5.check(self._path(index), self._label(index))
         except ValueError:
             return False
         return True
@@ -48,7 +49,7 @@ class PartialResults:
             ValueError: if the disk is full or not writable.
         """
         with atomic_write(self._path(index)) as temporary:
-            hdf5.write_arrays(temporary, arrays)
+            hdf5.write_arrays(temporary, arrays, self._label(index))
 
     def collect(self, count: int) -> dict[str, Array]:
         """Concatenate items 0..count-1 along their first axis.
@@ -56,7 +57,7 @@ class PartialResults:
         Raises:
             ValueError: if an item is missing or damaged.
         """
-        items = [hdf5.read_arrays(self._path(index)) for index in range(count)]
+        items = [hdf5.read_arrays(self._path(index), self._label(index)) for index in range(count)]
         return {name: np.concatenate([item[name] for item in items]) for name in items[0]}
 
     def clear(self) -> None:
@@ -65,3 +66,6 @@ class PartialResults:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.h5"
+
+    def _label(self, index: int) -> str:
+        return f"{self.key}/{index:06d}"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from damage import outcomes
 from PIL import Image
 
 from ddpm_eval.metrics import distances, quality
@@ -306,3 +307,31 @@ def test_kept_statistics_give_the_same_distance(digits, digits_classifier, tmp_p
         for _ in range(2)
     )
     assert first.frechet_distance == again.frechet_distance == without.frechet_distance
+
+
+def test_damaged_copies_of_the_kept_statistics_are_refused_or_equal(digits, digits_classifier, tmp_path):
+    others = Store(tmp_path / "other.h5")
+    statistics = [
+        quality.feature_statistics(images, digits_classifier, statistics_cache=cache)
+        for images, cache in ((digits[0], Store(tmp_path / "whole.h5")), (digits[1], others))
+    ]
+
+    def assert_whole(path):
+        counting = Counting(digits[0])
+        found = quality.feature_statistics(counting, digits_classifier, statistics_cache=Store(path))
+        assert counting.taken == 0
+        np.testing.assert_array_equal(found.mean, statistics[0].mean)
+        np.testing.assert_array_equal(found.covariance, statistics[0].covariance)
+
+    content = (tmp_path / "whole.h5").read_bytes()
+    counts = outcomes(tmp_path / "damaged.h5", content, others.path.read_bytes(), assert_whole)
+    assert counts["refused"] > counts["equal"]
+
+
+def test_the_kept_statistics_of_other_images_are_not_taken(digits, digits_classifier, tmp_path):
+    """A file of two studies swapped is of no harm: it is asked for these images' key."""
+    cache = Store(tmp_path / "statistics.h5")
+    quality.feature_statistics(digits[1], digits_classifier, statistics_cache=cache)
+    own = quality.feature_statistics(digits[0], digits_classifier)
+    found = quality.feature_statistics(digits[0], digits_classifier, statistics_cache=cache)
+    np.testing.assert_array_equal(found.mean, own.mean)

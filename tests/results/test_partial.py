@@ -5,13 +5,9 @@ import signal
 import numpy as np
 import pytest
 from child_process import child
+from damage import outcomes
 
 from ddpm_eval.results.partial import PartialResults
-
-
-def flip(content):
-    return content[:-99] + bytes([content[-99] ^ 1]) + content[-98:]
-
 
 DAMAGES = {
     "missing": lambda path, content: None,
@@ -94,6 +90,34 @@ def test_a_damaged_item_is_not_done_and_is_replaced(partial, kind):
     again.put(1, item(1))
     assert again.done(1)
     np.testing.assert_array_equal(again.collect(3)["a"], np.concatenate([item(i)["a"] for i in range(3)]))
+
+
+def test_damaged_copies_are_not_done_or_equal(partial):
+    def assert_whole(path):
+        whole = partial.done(1)
+        np.testing.assert_array_equal(partial.collect(3)["a"], expected)
+        assert whole
+
+    expected = partial.collect(3)["a"]
+    path = partial.folder / "000001.h5"
+    other = (partial.folder / "000000.h5").read_bytes()
+    counts = outcomes(path, path.read_bytes(), other, assert_whole)
+    assert counts["refused"] > counts["equal"]
+
+
+def test_an_item_is_taken_for_no_other_item_and_for_no_other_results(partial, tmp_path):
+    other = PartialResults(tmp_path / "stage", "other", may_clear=False)
+    for index in range(3):
+        other.put(index, item(10 + index))
+    content = (other.folder / "000001.h5").read_bytes()
+    (other.folder / "000001.h5").write_bytes((partial.folder / "000001.h5").read_bytes())
+    (partial.folder / "000001.h5").write_bytes(content)
+    (partial.folder / "000000.h5").rename(partial.folder / "000002.h5")
+    assert [partial.done(index) for index in range(3)] == [False] * 3
+    assert [other.done(index) for index in range(3)] == [True, False, True]
+    partial.put(0, item(0))
+    with pytest.raises(ValueError, match=r"000001\.h5 is damaged: it is the file other/000001, not key/"):
+        partial.collect(2)
 
 
 def test_a_kill_while_an_item_is_written_leaves_it_undone(tmp_path):

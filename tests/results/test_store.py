@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from child_process import child, visible
+from damage import outcomes
 from records_for_tests import RECORD_TYPES, assert_equal, example, images
 
 from ddpm_eval.protocol import PROTOCOLS
@@ -198,7 +199,7 @@ def assert_refused(results, content, message):
 def test_a_truncated_file_is_a_sentence_for_readers_and_writers(results, share):
     results.put("a", images(200), key="1", provenance={})
     content = results.path.read_bytes()
-    message = r"results\.h5 is damaged.*; delete it to measure again"
+    message = r"results\.h5 is damaged.*; verify RUN --repair keeps what is intact of it"
     assert_refused(results, content[: int(share * len(content))], message)
 
 
@@ -234,7 +235,7 @@ def tamper(results, change):
     [
         lambda file: file["a/1/images"].write_direct(np.zeros((4, 1, 8, 8), np.uint8)),
         lambda file: file["a/1"].attrs.__setitem__("split", "test"),
-        lambda file: file["a/1"].attrs.__setitem__("content", "0123456789ab"),
+        lambda file: file["a/1"].attrs.__setitem__("digest", "0123456789ab"),
     ],
     ids=["array", "text", "digest"],
 )
@@ -245,6 +246,22 @@ def test_a_record_that_is_not_what_was_put_is_a_sentence(results, change):
         results.get("a", ReferenceImages)
 
 
+def test_damaged_copies_of_results_are_refused_or_equal(results, tmp_path):
+    def put_all(store, seed):
+        for number, record_type in enumerate(RECORD_TYPES):
+            store.put("a/b", example(record_type, seed), key=str(number), provenance={})
+        return store.path.read_bytes()
+
+    def assert_whole(path):
+        store = Store(path)
+        for number, record_type in enumerate(RECORD_TYPES):
+            assert_equal(store.get("a/b", record_type, str(number)), example(record_type, 0))
+
+    others = put_all(Store(tmp_path / "other.h5"), 1)
+    counts = outcomes(tmp_path / "damaged.h5", put_all(results, 0), others, assert_whole)
+    assert counts["refused"] > counts["equal"]
+
+
 @pytest.mark.parametrize("missing", ["array", "text"])
 def test_a_group_that_lacks_a_field_is_a_sentence(results, missing):
     results.put("a", images(), key="1", provenance={})
@@ -253,7 +270,7 @@ def test_a_group_that_lacks_a_field_is_a_sentence(results, missing):
         "text": lambda file: file["a/1"].attrs.__delitem__("split"),
     }
     tamper(results, remove[missing])
-    with pytest.raises(Damaged, match=r"results\.h5 cannot be read as it was written"):
+    with pytest.raises(Damaged, match=r"results\.h5: the content of a is not what was written"):
         results.get("a", ReferenceImages)
 
 
@@ -281,11 +298,11 @@ def hang(*arguments):
     print("there", flush=True)
     time.sleep(60)
 
-original = store._write
+original = store.write
 if sys.argv[2] == "reserve":
     hdf5.reserve = hang
 elif sys.argv[2] == "write":
-    store._write = lambda group, *rest: (original(group, *rest), group.file.flush(), hang())
+    store.write = lambda group, *rest: (original(group, *rest), group.file.flush(), hang())
 else:
     os.fsync = hang
 Store(Path(sys.argv[1])).put("b", images(300), key="2", provenance={})
