@@ -11,21 +11,29 @@ refuse what no machine could hold or finish before anything is allocated.
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     model_serializer,
     model_validator,
 )
 
 Prediction = Literal["eps", "mu", "x0"]
+"""What networks that are trained here may predict."""
+Predicted = Literal[Prediction, "v", "score"]
+"""What any network may predict."""
 Objective = Literal["vlb", "mse"]
 Variance = Literal["fixed-large", "fixed-small", "learned", "learned-range"]
 ScheduleName = Literal["linear", "quadratic", "constant", "cosine"]
+Table = Literal["table"]
+"""Stands for a schedule or a reverse variance that a named network brings as a table of its own."""
 Method = Literal["ancestral", "ddim"]
 Decoder = Literal["exact", "tanh"]
 
@@ -115,16 +123,30 @@ class NetworkSpec(Frozen):
             )
 
 
+class NamedNetwork(Frozen):
+    """A network of any kind that a function returns, and what is known of it without calling the function."""
+
+    reference: str = Field(max_length=LONGEST_NAME, description="package.module:function")
+    arguments: dict[str, str] = Field(description="of the function by name, as JSON or plain text")
+    weights: str = Field(
+        pattern=r"^[0-9a-f]{12}$",
+        description="digest of its parameters and buffers, and of all else that its output depends on",
+    )
+    parameters: int = Field(ge=0, description="their number")
+    conditional: bool = Field(description="whether it takes classes")
+    clip_samples: bool = Field(description="whether samples are drawn with x_0 estimates clipped")
+
+
 class DiffusionSpec(Frozen):
     """The forward process and what the network is trained to predict."""
 
     timesteps: int = Field(default=1000, ge=2, le=MOST_TIMESTEPS)
-    schedule: ScheduleName = "linear"
+    schedule: ScheduleName | Table = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
-    prediction: Prediction = "eps"
+    prediction: Predicted = "eps"
     objective: Objective = "mse"
-    variance: Variance = "fixed-large"
+    variance: Variance | Table = "fixed-large"
     training_decoder: Decoder = Field(
         default="exact",
         description="the decoder in the loss of objective vlb: the exact normal CDF, or the authors' tanh "
@@ -146,6 +168,17 @@ class DiffusionSpec(Frozen):
                 "a learned variance needs objective vlb: the mean squared error does not train a variance"
             )
         return self
+
+    @property
+    def variance_name(self) -> Variance:
+        """The name of the reverse variance.
+
+        Raises:
+            ValueError: if it is a table of a named network.
+        """
+        if self.variance == "table":
+            raise ValueError("the reverse variance is a table that only the network's own model has")
+        return self.variance
 
     @property
     def learns_variance(self) -> bool:
@@ -212,21 +245,61 @@ class EvaluationSpec(Frozen):
         return min(self.n_curve, self.n_samples)
 
 
+def _kind_of_network(value: object) -> str:
+    named = "reference" in value if isinstance(value, dict) else isinstance(value, NamedNetwork)
+    return NAMED if named else UNET
+
+
+UNET, NAMED = NETWORK_KINDS = ("unet", "named")
+AnyNetwork = Annotated[
+    Annotated[NetworkSpec, Tag(UNET)] | Annotated[NamedNetwork, Tag(NAMED)], Discriminator(_kind_of_network)
+]
+TRAINED_HERE: Mapping[str, tuple[str, ...]] = {
+    "prediction": get_args(Prediction),
+    "schedule": get_args(ScheduleName),
+    "variance": get_args(Variance),
+}
+"""What the diffusion of a network that is trained here may be."""
+
+
 class RunSpec(Frozen):
     """One run: one trained model and all that is measured of it."""
 
     preset: str = Field(max_length=LONGEST_NAME)
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataSpec
-    network: NetworkSpec
+    network: AnyNetwork
     diffusion: DiffusionSpec
     train: TrainSpec
     evaluation: EvaluationSpec
 
     @model_validator(mode="after")
-    def _side_fits_the_network(self) -> Self:
+    def _side_and_chain_fit_the_network(self) -> Self:
+        if isinstance(self.network, NamedNetwork):
+            return self
         self.network.check_side(self.data.side)
+        for name, allowed in TRAINED_HERE.items():
+            value = getattr(self.diffusion, name)
+            if value not in allowed:
+                raise ValueError(
+                    f"diffusion.{name} is {value!r}, but networks that are trained here have one of "
+                    f"{', '.join(allowed)} (any other network can be measured by --network)"
+                )
         return self
+
+    @property
+    def unet(self) -> NetworkSpec:
+        """The sizes of the network, which is a U-Net of this project.
+
+        Raises:
+            ValueError: if it is another one, that was named.
+        """
+        if isinstance(self.network, NamedNetwork):
+            raise ValueError(
+                f"{self.network.reference} is no U-Net of this project: it is measured, but neither trained "
+                "nor exported"
+            )
+        return self.network
 
     @property
     def out_channels(self) -> int:
@@ -252,6 +325,6 @@ class RunSpec(Frozen):
 class _TrainingChoices(Frozen):
     seed: int
     data: DataSpec
-    network: NetworkSpec
+    network: AnyNetwork
     diffusion: DiffusionSpec
     train: TrainSpec

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import NETWORK_KINDS, RunSpec
 
 FREE_FIELDS = ("evaluation.", "train.steps", "train.checkpoint_steps")
 """The beginnings of the names of fields that may change while a run goes on."""
@@ -92,7 +92,7 @@ def differences(found: RunSpec, wanted: RunSpec) -> list[str]:
 def _sentence(error: ValidationError) -> str:
     """Say in one sentence what is wrong with the first field that is."""
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    where = ".".join(str(part) for part in first["loc"] if part not in NETWORK_KINDS)
     message = first["msg"].removeprefix("Value error, ")
     found = first.get("input")
     if not where or isinstance(found, dict):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.results.store import Store
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import NamedNetwork, RunSpec
 from ddpm_eval.spec_text import parse
 from experiments.paper.presets import DEVIATIONS, against_the_paper
 from experiments.study import Study
@@ -66,6 +66,9 @@ def paper_columns(study: Study) -> str:
 
 def _network(spec: RunSpec, parameters: int) -> str:
     network = spec.network
+    if isinstance(network, NamedNetwork):
+        given = ", ".join(f"{name}={value}" for name, value in network.arguments.items())
+        return f"{parameters:,} parameters: {network.reference}({given})"
     sides = " and ".join(f"{side}x{side}" for side in network.attention_sides)
     attention = f"attention at {sides}" if sides else "attention in the middle only"
     return (

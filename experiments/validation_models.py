@@ -80,7 +80,7 @@ class GaussianModel:
         """The exact denoiser as the model that is measured."""
         diffusion = self.spec.diffusion
         network = self.gaussian.network(self.schedule, diffusion.prediction)
-        return Model(network, self.schedule, diffusion.prediction, diffusion.variance)
+        return Model(network, self.schedule, diffusion.prediction, diffusion.variance_name)
 
     def images(self, split: str) -> ImageSet:
         """Return the images of a split."""

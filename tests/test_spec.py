@@ -76,3 +76,35 @@ def test_cell_and_output_channels():
     assert TINY.cell == "eps-mse-fixed-large" and TINY.out_channels == 1
     learned = override(TINY, {"diffusion.objective": "vlb", "diffusion.variance": "learned"})
     assert learned.cell == "eps-vlb-learned" and learned.out_channels == 2
+
+
+def named(**changes):
+    """Return the tiny run of a named network, with fields of its diffusion replaced."""
+    document = TINY.model_dump(mode="json")
+    document["network"] = {
+        "reference": "package.module:function",
+        "arguments": {"width": "8"},
+        "weights": "0123456789ab",
+        "parameters": 3,
+        "conditional": False,
+        "clip_samples": True,
+    }
+    document["diffusion"] |= changes
+    return document
+
+
+def test_a_named_network_has_no_sizes_but_what_identifies_it():
+    spec = RunSpec.model_validate(named(prediction="v", schedule="table", variance="table"))
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert (spec.network.reference, spec.diffusion.prediction) == ("package.module:function", "v")
+    with pytest.raises(ValueError, match="is no U-Net of this project"):
+        _ = spec.unet
+    with pytest.raises(ValueError, match="a table that only the network's own model has"):
+        _ = spec.diffusion.variance_name
+    assert TINY.unet is TINY.network
+
+
+@pytest.mark.parametrize(("field", "value"), [("prediction", "v"), ("schedule", "table")])
+def test_networks_that_are_trained_here_have_no_choices_of_others(field, value):
+    with pytest.raises(ValueError, match=f"diffusion.{field} is '{value}', but networks that are trained"):
+        RunSpec.model_validate(TINY.model_dump() | {"diffusion": {"timesteps": 20, field: value}})

@@ -64,7 +64,7 @@ def test_override_reads_json_and_plain_text():
         ({"train.batch_size": "many"}, "train.batch_size is 'many': "),
         ({"train.learning_rate": "NaN"}, "train.learning_rate is nan: "),
         ({"network.dropout": "1"}, "network.dropout is 1: "),
-        ({"diffusion.prediction": "noise"}, "'eps', 'mu' or 'x0'"),
+        ({"diffusion.prediction": "noise"}, "'eps', 'mu', 'x0', 'v' or 'score'"),
         ({"diffusion.beta_end": "1.5"}, "diffusion.beta_end is 1.5: "),
         ({"diffusion.timesteps": "1"}, "diffusion.timesteps is 1: "),
         ({"diffusion.variance": "learned"}, "a learned variance needs objective vlb"),

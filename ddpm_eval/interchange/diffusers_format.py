@@ -144,7 +144,7 @@ def pipeline_config() -> Document:
 
 def network_config(spec: RunSpec) -> Document:
     """Return the configuration of the UNet2DModel that is the run's network."""
-    network = spec.network
+    network = spec.unet
     sides = (spec.data.side >> level for level in range(len(network.multipliers)))
     attention = [side in network.attention_sides for side in sides]
     return {

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.model.decoder import decoder_nll
-from ddpm_eval.spec import Decoder, DiffusionSpec, Objective, Prediction, Variance
+from ddpm_eval.spec import Decoder, DiffusionSpec, Objective, Predicted, Variance
 
 Network = Callable[..., Tensor]
 """A function of ``x_t``, of 0-based time steps and, if it is class-conditional, of classes; it returns the
@@ -28,9 +28,6 @@ prediction.
 
 With a learned variance the output has twice the channels of ``x_t``; the second half is the variance's head.
 """
-
-Predicted = Literal[Prediction, "v", "score"]
-"""What a network may predict; `ddpm_eval.spec.Prediction` is what this project trains."""
 
 ReverseVariance = Literal["learned", "learned-range"] | Tensor
 """A learned variance is given by its name, a fixed one as a table of sigma_t^2 indexed 0..T."""
@@ -124,6 +121,9 @@ def make_schedule(spec: DiffusionSpec) -> Schedule:
 
     ``linear`` is the paper's schedule; ``quadratic`` and ``constant`` are the other ones in the authors'
     code; ``cosine`` is that of Nichol and Dhariwal (2021), Eq. 17, with beta capped at 0.999.
+
+    Raises:
+        ValueError: if it is a table of a named network.
     """
     steps = spec.timesteps
     start, end = spec.beta_start, spec.beta_end
@@ -138,6 +138,8 @@ def make_schedule(spec: DiffusionSpec) -> Schedule:
             time = torch.arange(steps + 1, dtype=torch.float64) / steps
             f = ((time + 0.008) / 1.008 * math.pi / 2).cos() ** 2
             beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
+        case "table":
+            raise ValueError("the schedule is a table that only the network's own model has")
     beta = torch.cat([torch.zeros(1, dtype=torch.float64), beta])
     return Schedule(beta, (1 - beta).cumprod(0), torch.arange(steps + 1) - 1)
 

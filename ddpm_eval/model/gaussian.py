@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ from torch import Tensor
 
 from ddpm_eval.model.diffusion import Network, Schedule
 from ddpm_eval.randomness import Stream, normal
-from ddpm_eval.spec import Prediction
+from ddpm_eval.spec import Predicted, Prediction
 
 Array = npt.NDArray[np.float64]
 
@@ -158,12 +158,19 @@ class Gaussian:
         flat = self.mean.flatten() + (noise * self.eigenvalues.sqrt()) @ self.basis.T
         return flat.reshape(-1, *self.mean.shape).to(dtype)
 
-    def network(self, schedule: Schedule, prediction: Prediction) -> Network:
+    def network(self, schedule: Schedule, prediction: Predicted) -> Network:
         """Return the exact denoiser, which is the expectation of eps, mu_tilde or x_0 given ``x_t``.
 
         A denoiser for eps or x_0 that is made for a chain serves every respaced version of it. Since mu_tilde
         depends on the chain, a denoiser for mu must be made for the respaced chain itself.
+
+        Raises:
+            ValueError: if another prediction is asked for.
         """
+        if prediction not in get_args(Prediction):
+            raise ValueError(
+                f"there is no exact denoiser for {prediction} ({', '.join(get_args(Prediction))})"
+            )
         return Denoiser(self, schedule, prediction)
 
     def expected_terms(self, schedule: Schedule, variance: Tensor, x_0: Tensor) -> ExpectedTerms:
@@ -295,7 +302,7 @@ class Gaussian:
 class Denoiser:
     """The exact denoiser of a Gaussian as a `diffusion.Network`; see `Gaussian.network`."""
 
-    def __init__(self, gaussian: Gaussian, schedule: Schedule, prediction: Prediction) -> None:
+    def __init__(self, gaussian: Gaussian, schedule: Schedule, prediction: Predicted) -> None:
         self.prediction = prediction
         self._double = (gaussian.mean.flatten(), gaussian.eigenvalues, gaussian.basis)
         schedule = schedule.to("cpu")

@@ -204,7 +204,7 @@ class Moment:
         """Return the model with the averaged weights."""
         diffusion = self.run.spec.diffusion
         network = self.trainer.averaged_network()
-        return Model(network, self.run.schedule(num_steps), diffusion.prediction, diffusion.variance)
+        return Model(network, self.run.schedule(num_steps), diffusion.prediction, diffusion.variance_name)
 
     def grid(self) -> Array | None:
         """Draw samples, side by side on the main process, uint8 ``[row, column, 3]``."""

@@ -82,7 +82,7 @@ class Run:
         """The network with its averaged weights, in evaluation mode on the device."""
         check_same_run(self.header, self.spec, self.checkpoint)
         _, network = checkpoints.load_network(self.checkpoint)
-        return self.runtime.compile(self.runtime.place(network, self.spec.network.base_channels))
+        return self.runtime.compile(self.runtime.place(network, self.spec.unet.base_channels))
 
     def forget_weights(self) -> None:
         """Read the checkpoint again when it is next needed, because it has changed."""
@@ -113,7 +113,7 @@ class Run:
     def model(self, num_steps: int | None = None) -> Model:
         """Return the network with its schedule, on all steps or on a chain of so many evenly spaced ones."""
         diffusion = self.spec.diffusion
-        return Model(self.network, self.schedule(num_steps), diffusion.prediction, diffusion.variance)
+        return Model(self.network, self.schedule(num_steps), diffusion.prediction, diffusion.variance_name)
 
     def process(self, num_steps: int | None = None) -> ReverseProcess:
         """Return p_theta for sampling, on all steps or on a chain of so many evenly spaced ones."""
@@ -122,7 +122,7 @@ class Run:
     @property
     def batch_size(self) -> int:
         """The number of images in each network evaluation."""
-        return self.runtime.batch_size(self.spec.data.side, self.spec.network.base_channels)
+        return self.runtime.batch_size(self.spec.data.side, self.spec.unet.base_channels)
 
     @property
     def shape(self) -> tuple[int, int, int]:

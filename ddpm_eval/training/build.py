@@ -9,7 +9,7 @@ from ddpm_eval.spec import RunSpec
 
 def build_network(spec: RunSpec, seed: int = 0) -> UNet:
     """Return the run's network, its weights initialised from ``seed``."""
-    return UNet(spec.network, spec.data.channels, spec.data.side, spec.out_channels, seed=seed)
+    return UNet(spec.unet, spec.data.channels, spec.data.side, spec.out_channels, seed=seed)
 
 
 def trained_process(spec: RunSpec, network: nn.Module, *, clip: bool) -> ReverseProcess:
@@ -22,5 +22,5 @@ def trained_process(spec: RunSpec, network: nn.Module, *, clip: bool) -> Reverse
     """
     diffusion = spec.diffusion
     schedule = make_schedule(diffusion).to(next(network.parameters()).device)
-    variance = schedule.variance(diffusion.variance)
+    variance = schedule.variance(diffusion.variance_name)
     return ReverseProcess(network, schedule, diffusion.prediction, variance, clip)

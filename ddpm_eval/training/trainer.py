@@ -37,7 +37,7 @@ class Trainer:
     def __init__(self, spec: RunSpec, runtime: Runtime, resume: Checkpoint | None = None) -> None:
         self.spec = spec
         self.runtime = runtime
-        self.network = runtime.place(build_network(spec, spec.seed), spec.network.base_channels)
+        self.network = runtime.place(build_network(spec, spec.seed), spec.unet.base_channels)
         self.parameters = list(self.network.parameters())
         self.values = [p.detach() for p in self.parameters]
         self.average = [p.clone() for p in self.values]
@@ -80,7 +80,7 @@ class Trainer:
 
     def seeded_update(self, batch: Batch) -> None:
         """Take one optimisation step with dropout drawn from (seed, step, process)."""
-        if self.spec.network.dropout == 0:
+        if self.spec.unet.dropout == 0:
             return self.update(batch)
         seed = derive_seed(self.spec.seed, DROPOUT, self.step, self.runtime.rank)
         with global_seed(seed, self.runtime.device):

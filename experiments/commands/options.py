@@ -101,7 +101,7 @@ NetworkName = Annotated[
     click.Option(
         ["--network"],
         metavar="MODULE:FUNCTION",
-        help="Instead of RUN: the network, or ddpm_eval.Model, that this function returns; see docs/network.md.",
+        help="Instead of RUN: the network, or ddpm_eval.Model, that this function returns (docs/network.md).",
     ),
 ]
 NetworkArguments = Annotated[

@@ -21,7 +21,7 @@ def row(name: str) -> str:
     """Return what a preset is, on one line."""
     spec = preset(name)
     side = spec.data.side
-    count = parameter_count(spec.network, spec.data.channels, side, spec.out_channels)
+    count = parameter_count(spec.unet, spec.data.channels, side, spec.out_channels)
     image = f"{spec.data.channels}x{side}x{side}"
     return (
         f"{name:<23}{spec.data.name:<22}{image:<12}{count:>12,}{spec.train.steps:>11,}  "

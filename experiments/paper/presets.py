@@ -14,7 +14,7 @@ from ddpm_eval.spec import (
     EvaluationSpec,
     NetworkSpec,
     Objective,
-    Prediction,
+    Predicted,
     RunSpec,
     TrainSpec,
     Variance,
@@ -26,7 +26,7 @@ from ddpm_eval.spec_text import differences, override
 class Cell:
     """One row of Table 2: what the network predicts and what it is trained on."""
 
-    prediction: Prediction
+    prediction: Predicted
     objective: Objective
     learned: bool
 
