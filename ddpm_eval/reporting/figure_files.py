@@ -44,6 +44,10 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
         ValueError: if a file cannot be written.
     """
     write_csv(data, stem.with_suffix(".csv"))
+    with _svg_of_text():
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox().padded(MARGIN_INCHES)
+        figure.set_layout_engine(None)  # laid out and measured once, for all files
     for kind, metadata in WITHOUT_DATES.items():
         with atomic_write(stem.with_suffix(f".{kind}")) as temporary, _svg_of_text():
             figure.savefig(
@@ -51,8 +55,6 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
                 format=kind,
                 dpi=DOTS_PER_INCH,
                 metadata=metadata,
-                bbox_inches="tight",
-                pad_inches=MARGIN_INCHES,
+                bbox_inches=box,
             )
-        figure.set_layout_engine("none")  # laid out by now; the other files need not do it again
     return Illustration(stem, caption, describe(figure), shows_images(figure))

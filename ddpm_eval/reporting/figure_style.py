@@ -9,17 +9,20 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from ddpm_eval.reporting.colours import LIGHT, colour_index
 
 COLOURS = tuple(map(to_rgb, LIGHT))
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LEGEND_COLUMNS = 3
+BETWEEN = (2.0, 5.0)
+"""Ticks between powers of ten; an axis whose ends differ by less than the factor below has all of 1 to 9."""
+FEW_DECADES = 5.0
+INK = "0.15"
 
 Colour = tuple[float, float, float]
 
@@ -33,7 +36,15 @@ def style() -> AbstractContextManager[None]:
     """Set matplotlib's parameters for figures while a block runs."""
     return mpl.rc_context(
         {
-            **sns.axes_style("ticks"),
+            "axes.axisbelow": True,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "lines.solid_capstyle": "round",
             "font.size": 9.0,
             "axes.labelsize": 9.0,
             "axes.titlesize": 9.0,
@@ -46,7 +57,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def finish(figure: Figure, axes: Sequence[Axes], always: bool = False) -> None:
-    """Put a legend above the figure where there is more than one line, and remove the upper and right frame.
+    """Put a legend above the figure where there is more than one line.
 
     Args:
         figure: to finish.
@@ -57,7 +68,6 @@ def finish(figure: Figure, axes: Sequence[Axes], always: bool = False) -> None:
     if len(handles) > 1 or (always and handles):
         columns = 2 if len(labels) == 4 else LEGEND_COLUMNS
         figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
-    sns.despine(figure)
 
 
 def make_logarithmic(ax: Axes, *names: Literal["x", "y"]) -> None:
@@ -68,6 +78,9 @@ def make_logarithmic(ax: Axes, *names: Literal["x", "y"]) -> None:
     for name in names:
         ax.set(**{f"{name}scale": "log"})
         axis = ax.xaxis if name == "x" else ax.yaxis
+        low, high = axis.get_view_interval()
+        if high > FEW_DECADES * low:
+            axis.set_minor_locator(LogLocator(subs=BETWEEN))
         axis.set_major_formatter(FuncFormatter(_plain_tick))
         axis.set_minor_formatter(
             FuncFormatter(lambda value, _, axis=axis: _minor_tick(value, *axis.get_view_interval()))
@@ -81,5 +94,5 @@ def _plain_tick(value: float, _: object = None) -> str:
 def _minor_tick(value: float, low: float, high: float) -> str:
     decades = math.log10(high / low)
     leading = value / 10 ** math.floor(math.log10(value) + 1e-9)
-    shown = () if decades > 2 else (2, 5) if decades > 0.7 else range(1, 10)
+    shown = () if decades > 2 else BETWEEN if 10**decades > FEW_DECADES else range(1, 10)
     return f"{value:g}" if round(leading) in shown else ""

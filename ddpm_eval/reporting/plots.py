@@ -10,7 +10,6 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -170,7 +169,6 @@ def plot_ablation(table: pd.DataFrame) -> Figure:
             axes[0].axvline(distance, color=GREY, linestyle="--", linewidth=1, label=YARDSTICK)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].invert_yaxis()
-        sns.despine(figure)
     return figure
 
 

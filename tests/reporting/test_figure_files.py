@@ -35,3 +35,13 @@ def test_nothing_global_is_left_behind(figures, curve, tmp_path):
         write_figure(figure, curve, tmp_path / str(i), "c")
     assert dict(mpl.rcParams) == before
     assert pyplot.get_fignums() == []
+
+
+def test_a_figure_is_laid_out_once_for_all_its_files(curve, tmp_path, monkeypatch):
+    layouts, draws = [], []
+    figure = plot_rate_distortion(curve)
+    engine, draw = figure.get_layout_engine(), figure.draw
+    monkeypatch.setattr(engine, "execute", lambda of, run=engine.execute: layouts.append(of) or run(of))
+    monkeypatch.setattr(figure, "draw", lambda renderer: draws.append(renderer) or draw(renderer))
+    write_figure(figure, curve, tmp_path / "f", "c")
+    assert (len(layouts), len(draws)) == (1, 1 + 3)
