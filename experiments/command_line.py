@@ -20,6 +20,8 @@ COMMANDS = {
     "neighbours": ("One run", "The training images nearest to samples: Fig. 15."),
     "interpolate": ("One run", "Images between test images: Fig. 8."),
     "show": ("One run", "What a run is, and what is stored of it."),
+    "verify": ("One run", "Check that every file of a run is what was written."),
+    "compare": ("Several runs", "Compare runs with paired intervals: a page and a leaderboard."),
     "import-checkpoint": ("Other projects' models", "Turn another project's model into a run."),
     "export-checkpoint": ("Other projects' models", "Write a run's weights for diffusers, or as a RUN."),
     "presets": ("About", "The presets with their parameter counts."),

@@ -1,0 +1,120 @@
+"""The command ``compare``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import click
+
+from ddpm_eval import runtime
+from ddpm_eval.metrics.bound import EstimatorName
+from ddpm_eval.protocol import PROTOCOLS
+from ddpm_eval.runtime import Precision
+from experiments.commands.open_run import PRECISIONS, say
+from experiments.commands.options import PATH, DataRoot, Device, Settings, command_with, settings_option
+from experiments.compare import ComparisonOptions, check_comparable, measure, open_runs
+from experiments.comparison import LEADERBOARD
+from experiments.comparison_report import DIFFERENCES, write_comparison
+from experiments.progress import stage_bars
+
+
+@dataclass(frozen=True)
+class CompareParameters:
+    """Which runs to compare, and how they are measured."""
+
+    folders: Annotated[
+        tuple[Path, ...], click.Argument(["folders"], nargs=-1, metavar="RUN RUN ...", type=PATH)
+    ]
+    split: Annotated[
+        str,
+        click.Option(["--split"], type=click.Choice(["test", "train"]), default="test", show_default=True),
+    ]
+    protocol: Annotated[
+        str,
+        click.Option(
+            ["--protocol"],
+            type=click.Choice(list(PROTOCOLS)),
+            default="paper",
+            show_default=True,
+            help="Of all bounds, see docs/protocol.md.",
+        ),
+    ]
+    estimator: Annotated[
+        EstimatorName,
+        click.Option(
+            ["--estimator"],
+            type=click.Choice(get_args(EstimatorName)),
+            default="full",
+            show_default=True,
+            help="Of all bounds; stratified takes the first run's times in all runs.",
+        ),
+    ]
+    seed: Annotated[
+        int | None,
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0),
+            show_default="the first run's",
+            help="Of the noise that all bounds share.",
+        ),
+    ]
+    quality: Annotated[
+        bool,
+        click.Option(
+            ["--quality/--no-quality"],
+            default=True,
+            help="Draw and measure samples, too (default), or compare bounds alone.",
+        ),
+    ]
+    inception_weights: Annotated[
+        Path | None,
+        click.Option(
+            ["--inception-weights"],
+            type=PATH,
+            help="Measure quality with this Inception instead of the classifier.",
+        ),
+    ]
+    reports: Annotated[
+        Path,
+        click.Option(
+            ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
+        ),
+    ]
+    data_root: DataRoot
+    device: Device
+    precision: Annotated[
+        Precision, click.Option(["--precision"], type=PRECISIONS, default="fp32", show_default=True)
+    ]
+    settings: Annotated[Settings, settings_option("Fields of the evaluation of all runs; repeatable.")]
+
+
+@command_with(CompareParameters)
+def command(parameters: CompareParameters) -> None:
+    r"""Compare two RUNs or more with paired intervals: the same images, the same noise.
+
+    Measures what is missing of each, and writes a page and leaderboard.csv. Differences are from the first
+    RUN, whose evaluation all get. Copies of a run's folder at different updates are drawn as a curve.
+
+    \b
+    Example:
+        python cli.py compare runs/digits/eps-mse-fixed-large runs/digits/eps-vlb-fixed-large
+    """
+    options = ComparisonOptions(
+        split=parameters.split,
+        protocol=PROTOCOLS[parameters.protocol],
+        estimator=parameters.estimator,
+        noise_seed=parameters.seed,
+        quality=parameters.quality,
+        inception_weights=parameters.inception_weights,
+        reports=parameters.reports,
+    )
+    here = runtime.start(parameters.device, precision=parameters.precision)
+    runs = open_runs(parameters.folders, here, parameters.data_root, parameters.settings, stage_bars())
+    check_comparable(runs, options)
+    comparison = measure(runs, options)
+    runtime.stop()
+    if here.main:
+        page = write_comparison(comparison)
+        for table in (page.with_name(LEADERBOARD), page.parent / "tables" / DIFFERENCES):
+            say(table.with_suffix(".md").read_text())
+        say(f"Report: {page}")
