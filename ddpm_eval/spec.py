@@ -36,6 +36,8 @@ Table = Literal["table"]
 """Stands for a schedule or a reverse variance that a named network brings as a table of its own."""
 Method = Literal["ancestral", "ddim"]
 Decoder = Literal["exact", "tanh"]
+Spacing = Literal["trailing", "leading", "linspace"]
+"""How the times of a shorter chain are spaced; the names are diffusers'."""
 
 LARGEST_SIDE = 4096
 """Pixels."""
@@ -240,6 +242,9 @@ class EvaluationSpec(Frozen):
     )
 
     @property
+    spacing: Spacing = Field(
+        default="trailing", description="of the times that samples of fewer steps visit, see docs/quality.md"
+    )
     def curve_samples(self) -> int:
         """The number of samples behind the quality curves."""
         return min(self.n_curve, self.n_samples)

@@ -19,7 +19,7 @@ from ddpm_eval.metrics import measured_model
 from ddpm_eval.model.chains import chain_of_table
 from ddpm_eval.model.diffusion import Network, Predicted, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.results.fields import Array
-from ddpm_eval.spec import DiffusionSpec, ScheduleName, Variance
+from ddpm_eval.spec import DiffusionSpec, ScheduleName, Spacing, Variance
 
 DEFAULT_TIMESTEPS = 1000
 UNTIL_PURE_NOISE = ("x0", "mu", "v")
@@ -92,11 +92,13 @@ class Model:
                 f"terminal signal needs one of {', '.join(UNTIL_PURE_NOISE)})"
             )
 
-    def respaced(self, steps: int | Sequence[int]) -> "Model":
+    def respaced(self, steps: int | Sequence[int], spacing: Spacing = "trailing") -> "Model":
         """Return the model on a chain of fewer steps.
 
         Args:
-            steps: their number, evenly spaced up to T, or two or more increasing times in 1..T.
+            steps: their number, or two or more increasing times in 1..T.
+            spacing: of a number of steps: ``trailing`` (the last time is T), ``leading`` (the first is 1,
+                and the last before T) or ``linspace`` (from 1 to T), as in diffusers.
 
         Raises:
             ValueError: if they are no such steps, or the network knows its own chain only.
@@ -105,7 +107,8 @@ class Model:
             what = "the mean" if self.predicts == "mu" else "the variance"
             raise ValueError(f"{what} is known for the model's own chain only, so that it cannot skip steps")
         assert self.timesteps is not None
-        times = evenly_spaced(self.timesteps, steps) if isinstance(steps, int) else list(steps)
+        _check_name("spacing", spacing, get_args(Spacing))
+        times = evenly_spaced(self.timesteps, steps, spacing) if isinstance(steps, int) else list(steps)
         return replace(self, schedule=self.chain.respaced(times), timesteps=None)
 
     @contextmanager

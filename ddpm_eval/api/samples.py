@@ -42,7 +42,8 @@ def sample(
         model: the network with its schedule and ``shape``.
         n: number of samples; sample k is a function of (seed, k).
         method: ``ancestral`` (Algorithm 2) or ``ddim`` (Song et al., 2021, with eta = 0).
-        num_steps: steps of the chain, evenly spaced; None takes all T.
+        num_steps: steps of the chain, evenly spaced up to T; None takes all T. Other spacings are those of
+            `Model.respaced`: ``sample(model.respaced(50, "leading"), 1000, method="ddim")``.
         labels: of a conditional network: a class for each sample, or one for all.
         seed: of all noise.
         batch_size: images per call of the network; it changes samples by rounding only.

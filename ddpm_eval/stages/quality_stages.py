@@ -5,7 +5,7 @@ features of the data set's classifier or of Inception.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from ddpm_eval.results.store import Store
 from ddpm_eval.spec import Method
 from ddpm_eval.stages.base import Stage, result_key
 from ddpm_eval.stages.run import Run
-from ddpm_eval.stages.sampling_stages import SamplesStage, TrajectoryStage
+from ddpm_eval.stages.sampling_stages import DEFAULT_SPACING, SamplesStage, TrajectoryStage
 
 CURVE_METRICS = ("frechet_distance", "score")
 ESTIMATOR_CONSTANTS = (
@@ -201,14 +201,19 @@ class QualityOverStepsStage(_QualityStage):
             for steps, samples in drawn.items()
         }
         seconds = {steps: float(samples.seconds[:n].mean()) for steps, samples in drawn.items()}
-        return _curve("steps", self.method, points, seconds)
+        curve = _curve("steps", self.method, points, seconds)
+        spacing = run.spec.evaluation.spacing
+        if spacing == DEFAULT_SPACING:
+            return curve
+        return replace(curve, caption=f"{curve.caption}; steps of {spacing} spacing")
 
     def _samples(self, run: Run) -> dict[int, SamplesStage]:
         """Return the samples by number of steps, those of all steps last for the ancestral sampler."""
         total = run.spec.diffusion.timesteps
         n = self.n(run)
         counts = [steps for steps in SAMPLING_STEPS if steps < total]
-        stages = {steps: SamplesStage(n, steps, self.method) for steps in counts}
+        spacing = run.spec.evaluation.spacing
+        stages = {steps: SamplesStage(n, steps, self.method, spacing) for steps in counts}
         if self.method == "ancestral":
             stages[total] = SamplesStage(n)
         return stages

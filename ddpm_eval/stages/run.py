@@ -21,7 +21,7 @@ from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Entry, Result, Store
 from ddpm_eval.runtime import Progress, Runtime, silent
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import RunSpec, Spacing
 from ddpm_eval.stages.shared_work import SharedWork
 from ddpm_eval.training import checkpoint as checkpoints
 from ddpm_eval.training.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ class Run:
         for name in ("header", "weights", "network"):
             self.__dict__.pop(name, None)
 
-    def schedule(self, num_steps: int | None = None) -> Schedule:
+    def schedule(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> Schedule:
         """Return the schedule of all steps, or of a chain of so many evenly spaced ones.
 
         Raises:
@@ -103,21 +103,22 @@ class Run:
                 "a network that predicts mu knows the mean of its own chain only: fewer steps are not "
                 "possible"
             )
-        return schedule.respaced(evenly_spaced(schedule.timesteps, num_steps))
+        return schedule.respaced(evenly_spaced(schedule.timesteps, num_steps, spacing))
 
     @property
     def can_skip_steps(self) -> bool:
         """Whether the network serves shorter chains: with mu it knows its own chain only."""
         return self.spec.diffusion.prediction != "mu"
 
-    def model(self, num_steps: int | None = None) -> Model:
+    def model(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> Model:
         """Return the network with its schedule, on all steps or on a chain of so many evenly spaced ones."""
         diffusion = self.spec.diffusion
-        return Model(self.network, self.schedule(num_steps), diffusion.prediction, diffusion.variance_name)
+        schedule = self.schedule(num_steps, spacing)
+        return Model(self.network, schedule, diffusion.prediction, diffusion.variance_name)
 
-    def process(self, num_steps: int | None = None) -> ReverseProcess:
+    def process(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> ReverseProcess:
         """Return p_theta for sampling, on all steps or on a chain of so many evenly spaced ones."""
-        return self.model(num_steps).under(SAMPLING).process
+        return self.model(num_steps, spacing).under(SAMPLING).process
 
     @property
     def batch_size(self) -> int:

@@ -17,11 +17,14 @@ from ddpm_eval.model.samplers import AncestralSampler, make_sampler
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.records import Interpolations, Samples, Trajectory
 from ddpm_eval.results.store import Result
-from ddpm_eval.spec import Method
+from ddpm_eval.spec import Method, Spacing
 from ddpm_eval.stages.base import Output, Stage, result_key
 from ddpm_eval.stages.run import SAMPLING, Run
 from ddpm_eval.stages.training_stage import record_divergence
 
+DEFAULT_SPACING: Spacing = "trailing"
+"""The spacing that is no part of a result's name and key: that of all results from before there was a choice.
+"""
 TRAJECTORY_STEPS = 20
 PAIRING = "the first images, in pairs of different classes"
 INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
@@ -35,23 +38,29 @@ class SamplesStage(Stage):
         n: how many; None takes the specification's number.
         num_steps: of the sampler; None takes all steps.
         method: ancestral or ddim.
+        spacing: of the times of fewer steps, see `evenly_spaced`.
     """
 
     n: int | None = None
     num_steps: int | None = None
     method: Method = "ancestral"
+    spacing: Spacing = DEFAULT_SPACING
     record = Samples
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The name of the result: ``samples``, or ``samples-ddim-50`` for a shorter chain."""
-        if self.num_steps is None and self.method == "ancestral":
-            return "samples"
-        return f"samples-{self.method}-{self.num_steps or 'all'}"
+        """The name of the result: ``samples``, or ``samples-ddim-50`` or ``samples-ddim-50-leading``."""
+        if self.num_steps is None:
+            return "samples" if self.method == "ancestral" else f"samples-{self.method}-all"
+        name = f"samples-{self.method}-{self.num_steps}"
+        return name if self.spacing == DEFAULT_SPACING else f"{name}-{self.spacing}"
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that each sample depends on; their number is no part of it."""
-        return result_key(run, SAMPLING.model_dump_json(), self._steps(run), self.method)
+        steps = self._steps(run)
+        usual = self.spacing == DEFAULT_SPACING or steps == run.spec.diffusion.timesteps
+        spacing = () if usual else (self.spacing,)
+        return result_key(run, SAMPLING.model_dump_json(), steps, self.method, *spacing)
 
     def outputs(self, run: Run) -> tuple[Output, ...]:
         """Return where the samples are stored; a chain of all steps is the run's own, however it is named."""
@@ -81,7 +90,8 @@ class SamplesStage(Stage):
     def compute(self, run: Run, work: Work) -> Record | None:
         """Draw the samples that are missing, and append them to the stored ones."""
         have = self.n_stored(run)
-        sampler = make_sampler(run.process(self.num_steps), run.spec.seed, self.method)
+        process = run.process(self.num_steps, self.spacing)
+        sampler = make_sampler(process, run.spec.seed, self.method)
         ids = range(have, self.count(run))
         with run.runtime.evaluation_precision():
             drawn = draw_samples(sampler, run.shape, ids, batch_size=run.batch_size, work=work)

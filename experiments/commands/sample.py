@@ -8,7 +8,7 @@ import click
 
 from ddpm_eval.data.image_set import as_images
 from ddpm_eval.results.sample_files import export_npz, export_png
-from ddpm_eval.spec import Method
+from ddpm_eval.spec import Method, Spacing
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from experiments.commands.open_run import RunParameters, checked_steps, open_run, working_on
@@ -28,6 +28,15 @@ class SampleParameters(RunParameters):
     steps: Annotated[
         int | None,
         click.Option(["--steps"], type=click.IntRange(2), help="Visit only this many evenly spaced steps."),
+    ]
+    spacing: Annotated[
+        Spacing | None,
+        click.Option(
+            ["--spacing"],
+            type=click.Choice(get_args(Spacing)),
+            help="Times that fewer steps visit, of 10 in 1000: 100, 200, ... 1000 (trailing, the usual); 1, "
+            "101, ... 901 (leading, the DDIM paper's); 1, 112, ... 1000 (linspace).",
+        ),
     ]
     method: Annotated[
         Method,
@@ -50,9 +59,16 @@ class SampleParameters(RunParameters):
 
 @command_with(SampleParameters)
 def command(parameters: SampleParameters) -> None:
-    """Draw samples into the run's results; resumes after a kill."""
+    """Draw samples into the run's results; resumes after a kill.
+
+    Fewer steps: sample runs/digits/eps-mse-fixed-large --method ddim --steps 50 --spacing leading
+    """
     run = open_run(parameters)
-    stage = SamplesStage(parameters.n_samples, checked_steps(run, parameters.steps), parameters.method)
+    if parameters.spacing is not None and parameters.steps is None:
+        raise ValueError("--spacing says which times fewer steps visit: name their number by --steps")
+    spacing = parameters.spacing or run.spec.evaluation.spacing
+    steps = checked_steps(run, parameters.steps)
+    stage = SamplesStage(parameters.n_samples, steps, parameters.method, spacing)
     with working_on(run):
         ensure(stage, run)
     if not run.runtime.main:

@@ -61,6 +61,11 @@ def test_respaced_chains_keep_the_networks_times():
     assert model.respaced([3, 50, 100]).chain.network_time.tolist() == [-1, 2, 49, 99]
     assert model.respaced(4).shape == (1, 4, 4)
     assert (model.timesteps, model.respaced(4).timesteps) == (100, 4)
+    assert model.respaced(4, "leading").chain.network_time.tolist() == [-1, 0, 25, 50, 75]
+    with pytest.raises(
+        ValueError, match=r"spacing is 'even', but must be one of trailing, leading, linspace"
+    ):
+        model.respaced(4, "even")
     twice = model.respaced(10).respaced(5)
     assert torch.equal(twice.chain.alpha_bar[1:], model.chain.alpha_bar[[20, 40, 60, 80, 100]])
 

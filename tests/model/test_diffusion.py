@@ -6,11 +6,13 @@ The references are Bayes' rule, torch.distributions, diffusers, numerical integr
 import itertools
 import math
 import warnings
+from typing import get_args
 
 import literal_bound as literal
 import numpy as np
 import pytest
 import torch
+from same_noise import other_package
 from torch.distributions import Normal, kl_divergence
 
 from ddpm_eval.model.decoder import decoder_nll
@@ -34,8 +36,8 @@ from ddpm_eval.model.diffusion import (
     x_0_from_score,
     x_0_from_v,
 )
-from ddpm_eval.model.samplers import AncestralSampler
-from ddpm_eval.spec import DiffusionSpec
+from ddpm_eval.model.samplers import AncestralSampler, DDIMSampler
+from ddpm_eval.spec import DiffusionSpec, Spacing
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 PAPER = make_schedule(DiffusionSpec())
@@ -152,6 +154,49 @@ def test_evenly_spaced_times_are_as_even_as_whole_numbers_allow(timesteps, count
     gaps = np.diff([0, *times])
     assert len(times) == count and times[-1] == timesteps
     assert gaps.min() >= 1 and abs(gaps - timesteps / count).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("spacing", "times"),
+    [
+        ("trailing", [*range(100, 1001, 100)]),
+        ("leading", [*range(1, 1000, 100)]),
+        ("linspace", [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]),
+    ],
+)
+def test_each_spacing_is_the_convention_of_its_name(spacing, times):
+    assert evenly_spaced(1000, 10, spacing) == times
+    assert evenly_spaced(7, 7, spacing) == [*range(1, 8)]
+
+
+# Not every count is comparable: at 48 of 1000 strides end in .5, which diffusers' sums of strides break
+# either way, and at 61 its trailing spacing returns 62 times.
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+def test_times_are_those_of_diffusers(spacing):
+    with warnings.catch_warnings(action="ignore"):  # of the libraries that diffusers imports
+        from diffusers import DDIMScheduler
+    for timesteps, count in [
+        (1000, 2),
+        (1000, 10),
+        (1000, 50),
+        (1000, 64),
+        (1000, 333),
+        (4000, 250),
+        (20, 7),
+    ]:
+        scheduler = DDIMScheduler(num_train_timesteps=timesteps, timestep_spacing=spacing)
+        scheduler.set_timesteps(count)
+        theirs = sorted(1 + int(t) for t in scheduler.timesteps)
+        assert theirs == evenly_spaced(timesteps, count, spacing)
+
+
+@pytest.mark.parametrize("package", ["guided_diffusion", "improved_diffusion_for_SMLM.improved_diffusion"])
+def test_times_are_those_of_improved_diffusion(package):
+    respace = other_package(f"{package}.respace", "guided-diffusion-sdk improved-diffusion-for-SMLM")
+    for timesteps, count in [(1000, 10), (1000, 50), (1000, 250), (4000, 100), (20, 5)]:
+        for text, spacing in ((f"ddim{count}", "leading"), (str(count), "linspace")):
+            theirs = sorted(1 + t for t in respace.space_timesteps(timesteps, text))
+            assert theirs == evenly_spaced(timesteps, count, spacing)
 
 
 @pytest.mark.parametrize("count", [0, 1, 11])
@@ -551,6 +596,26 @@ def test_learned_variance_gradient_is_finite_at_every_time_in_single_precision()
 
 
 # The ancestral step against diffusers
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_ddim_samples_of_either_spacing_are_diffusers(spacing):
+    with warnings.catch_warnings(action="ignore"):  # of the libraries that diffusers imports
+        from diffusers import DDIMScheduler
+    scheduler = DDIMScheduler(num_train_timesteps=1000, timestep_spacing=spacing)
+    scheduler.alphas_cumprod = PAPER.alpha_bar[1:].clone()  # theirs is float32
+    scheduler.set_timesteps(10)
+    chain = PAPER.respaced(evenly_spaced(1000, 10, spacing))
+    sampler = DDIMSampler(
+        ReverseProcess(some_network, chain, "eps", chain.fixed_variance("fixed-small"), clip=True), seed=3
+    )
+    ids = torch.arange(2)
+    theirs = start = sampler.start(ids, (3, 4, 4), torch.float64)
+    for t in scheduler.timesteps:
+        # theirs uses the eps before x_0 is clipped unless it is told otherwise
+        step = scheduler.step(some_network(theirs, t.reshape(1)), t, theirs, use_clipped_model_output=True)
+        theirs = step.prev_sample
+    torch.testing.assert_close(sampler.run(start, ids), theirs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture

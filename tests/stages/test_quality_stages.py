@@ -133,6 +133,16 @@ def test_the_curve_over_steps_has_the_quality_of_each_chains_samples(run, measur
     assert not np.array_equal(SamplesStage(N, 10, method).read(run).images, ancestral)
 
 
+def test_the_curve_over_steps_says_a_spacing_that_is_not_the_usual_one(run):
+    leading = Run(run.folder, override(run.spec, {"evaluation.spacing": "leading"}), HERE)
+    stage = QualityOverStepsStage(method="ddim")
+    assert stage.key(leading) != stage.key(run)
+    ensure(stage, leading)
+    curve = leading.results.get(stage.name, QualityCurve, stage.key(leading))
+    assert curve.caption.endswith("; steps of leading spacing")
+    assert SamplesStage(N, 10, "ddim", "leading").is_stored(run)
+
+
 def test_the_samplers_of_short_chains_differ(run):
     drawn = []
     for method in ("ancestral", "ddim"):

@@ -8,6 +8,8 @@ from tiny import TINY
 from two_processes import side_by_side, together
 
 from ddpm_eval.data.image_set import from_array
+from ddpm_eval.data.pixels import to_pixels
+from ddpm_eval.model.samplers import draw, make_sampler
 from ddpm_eval.results.records import Interpolations, Trajectory
 from ddpm_eval.results.store import Store
 from ddpm_eval.stages.base import ensure, is_done
@@ -105,6 +107,21 @@ def test_samples_of_shorter_chains_and_ddim_are_results_of_their_own(run):
     assert {name for name in names(run) if name.startswith("samples")} == expected
     with pytest.raises(ValueError, match=f"a chain of {T} steps allows 2 to {T}"):
         sample(run, 4, steps=T + 1)
+
+
+def test_another_spacing_of_the_steps_is_a_result_of_its_own(run):
+    usual = sample(run, 4, steps=5, method="ddim")
+    leading = SamplesStage(4, 5, "ddim", "leading")
+    assert leading.key(run) != SamplesStage(4, 5, "ddim").key(run)
+    spaced = bring_about(run, leading).read(run).images
+    assert {"samples-ddim-5", "samples-ddim-5-leading"} <= set(names(run))
+    assert not np.array_equal(spaced, usual)
+    process = run.process(5, "leading")
+    assert process.schedule.network_time.tolist() == [-1, 0, 4, 8, 12, 16]
+    drawn = draw(make_sampler(process, run.spec.seed, "ddim"), torch.arange(4), run.shape)
+    np.testing.assert_array_equal(spaced, to_pixels(drawn).numpy())
+    whole = SamplesStage(4, T, "ddim", "leading")
+    assert whole.outputs(run) == SamplesStage(4, method="ddim").outputs(run)
 
 
 def test_a_chain_of_all_steps_is_the_runs_own_however_it_is_named(run):

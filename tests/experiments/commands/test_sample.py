@@ -24,6 +24,13 @@ def test_samples_of_another_sampler_lie_beside_the_others(trained_run):
     assert len(store.get("samples", Samples).images) == 80
 
 
+def test_the_spacing_of_fewer_steps_can_be_chosen(trained_run):
+    call("sample", trained_run, "-n", "4", "--steps", "5", "--method", "ddim", "--spacing", "leading")
+    store = Store(trained_run / "results.h5")
+    assert len(store.get("samples-ddim-5-leading", Samples).images) == 4
+    assert "name their number by --steps" in refuse("sample", trained_run, "--spacing", "leading")
+
+
 def test_a_network_that_predicts_mu_visits_every_step(tmp_path):
     one_update = set_options({**TINY, "train.steps": "1", "diffusion.prediction": "mu"})
     call("train", *runs_option(tmp_path), *one_update, "--preview-steps", "0")
