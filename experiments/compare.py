@@ -175,6 +175,7 @@ def _measured(name: str, run: Run, stage: BoundStage, options: ComparisonOptions
         log=_log(name, run),
         weights=run.weights,
         terms=stage.read(run, options.protocol),
+        alpha_bar=run.schedule().alpha_bar[1:].cpu().numpy(),
         entries=_entries(run, stage, quality if with_quality else None),
         quality=_quality(run, quality) if with_quality else None,
         samples=_first_samples(run) if with_quality else None,

@@ -37,6 +37,7 @@ class Measured:
         log: how its training went.
         weights: digest of the weights that were measured.
         terms: its bound, with the noise that all compared runs have.
+        alpha_bar: of its noise schedule at t = 1..T, float64 ``[t]``.
         entries: the stored results behind it.
         quality: of its samples; None if it was not measured.
         samples: its first samples, uint8 ``[sample, channel, row, column]``; None likewise.
@@ -48,6 +49,7 @@ class Measured:
     log: TrainingLog
     weights: str
     terms: BoundTerms
+    alpha_bar: Array
     entries: Sequence[Entry]
     quality: Quality | None = None
     samples: Array | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ddpm_eval.reporting import page
@@ -150,8 +151,7 @@ def differences_section(comparison: Comparison) -> Section:
 
 def _other_chains(comparison: Comparison) -> str:
     """Say where equal steps are not equal noise levels."""
-    chains = {(d.schedule, d.beta_start, d.beta_end) for d in (run.spec.diffusion for run in comparison.runs)}
-    if len(chains) == 1:
+    if all(np.allclose(run.alpha_bar, comparison.first.alpha_bar) for run in comparison.runs):
         return ""
     return (
         "The runs have different noise schedules: their step t is not the same noise level, so compare their "
@@ -207,10 +207,10 @@ def checkpoints_section(comparison: Comparison) -> Section | None:
     frame = checkpoint_curve(comparison)
     if not len(frame):
         return None
-    distances = [quality.distance_name for quality in comparison.qualities.values()]
-    labels = {"bits_per_dim": "bits/dim", DIFFERENCE: f"bits/dim - {comparison.first.label}"}
-    if distances:
-        labels["frechet_distance"] = distances[0]
+    labels = {"bits_per_dim": "bits/dim", DIFFERENCE: "difference (bits/dim)"}
+    if frame["frechet_distance"].notna().any():
+        features = next(iter(comparison.qualities.values())).features
+        labels["frechet_distance"] = heading("frechet_distance", features)
     figures = [_over_updates(comparison, frame, column, label) for column, label in labels.items()]
     curves = [
         Curve(
@@ -226,10 +226,15 @@ def checkpoints_section(comparison: Comparison) -> Section | None:
 
 
 def _over_updates(comparison: Comparison, frame: pd.DataFrame, column: str, label: str) -> Illustration:
-    how = "95% intervals" if column == "frechet_distance" else _how(comparison)
+    """Draw a column of the checkpoints' table against updates."""
+    captions = {
+        "bits_per_dim": f"Bits/dim against the updates of the training; {_how(comparison)}.",
+        DIFFERENCE: f"The same as the difference from {comparison.first.label}, with paired intervals.",
+        "frechet_distance": "Distance of samples to the training images, 95% intervals.",
+    }
     figure = plot_against(frame, "updates", column, xlabel="updates", ylabel=label)
     stem = comparison.report_folder / "figures" / f"checkpoints_{column}"
-    return write_figure(figure, frame, stem, f"{label} against the updates of the training; {how}.")
+    return write_figure(figure, frame, stem, captions[column])
 
 
 def quality_section(comparison: Comparison) -> Section:
