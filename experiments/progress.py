@@ -71,6 +71,7 @@ class ExperimentBar:
             disable=not shown,
             smoothing=0.05,
             dynamic_ncols=True,
+            miniters=0,  # what costs no evaluations is shown, too
             mininterval=_refresh_seconds(),
         )
 
@@ -86,10 +87,17 @@ class ExperimentBar:
         return sum(meter.evaluations for stages in self.meters.values() for meter in stages.values())
 
     def update(self, event: ProgressEvent) -> None:
-        """Show an event; the stages before it are done, because a job takes its stages in their order."""
-        meters = self.meters[event.job]
-        if event.stage not in meters or event.total == 0:  # it was not expected
+        """Show an event, and count it if its stage has a cost: the data set's classifier has none."""
+        if event.total == 0:
             return
+        if event.stage in self.meters[event.job]:
+            self._count(event)
+        self._doing[event.job] = f"{event.job} {event.stage} {100 * event.done // event.total}%"
+        self._draw()
+
+    def _count(self, event: ProgressEvent) -> None:
+        """Count an event; the stages before it are done, because a job takes its stages in their order."""
+        meters = self.meters[event.job]
         names = list(meters)
         for earlier in names[: names.index(event.stage)]:
             meters[earlier].finish()
@@ -97,8 +105,6 @@ class ExperimentBar:
             meters[event.stage].finish()
         else:
             meters[event.stage].update(event)
-        self._doing[event.job] = f"{event.job} {event.stage} {100 * event.done // event.total}%"
-        self._draw()
 
     def finish(self, job: str) -> None:
         """Show that a job is done."""

@@ -50,6 +50,8 @@ KIND = FileKind(
     foreign="holds weights of another network, not a data set's classifier",
 )
 """What a classifier's file says that it is."""
+TRAINING = "training the classifier"
+"""The stage's name under which progress is told."""
 FEWEST_IMAGES = 64
 MOST_CLASSES = 10**5
 EVALUATION_BATCH = 500
@@ -224,7 +226,7 @@ def load_or_train_classifier(
         folder: folder of trained classifiers; it is created if needed.
         seed: seed of the initialisation, of the images' order and of the shifts.
         runtime: where the classifier is trained (by the main process) and runs.
-        progress: called after each update of the training.
+        progress: called before the first update of the training, and after each.
 
     Raises:
         ValueError: if labels are absent, or the test set has classes that the training set lacks.
@@ -359,13 +361,14 @@ def _optimise(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
     device = network.head.weight.device
     batches = _batches(train, recipe, torch.Generator().manual_seed(seed))
+    progress(TRAINING, 0, recipe.steps)
     for step, (x, index) in enumerate(batches, start=1):
         loss = F.cross_entropy(network(x.to(device)), targets[index].to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-        progress("classifier", step, recipe.steps)
+        progress(TRAINING, step, recipe.steps)
 
 
 def _batches(train: ImageSet, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

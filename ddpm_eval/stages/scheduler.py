@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ddpm_eval import runtime
 from ddpm_eval.files import locked_folder
-from ddpm_eval.runtime import ALONE, ProgressEvent
+from ddpm_eval.runtime import ALONE, Progress, ProgressEvent
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.stages.base import Stage, ensure, is_done
 from ddpm_eval.stages.quality_stages import FeatureSource, check_sample_counts
@@ -120,7 +120,7 @@ def run_all(
 def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
     """Bring one run through its stages in this process; a run that diverges ends there."""
     here = runtime.start(job.device, threads)
-    run = Run(job.folder, job.spec, here, job.data_root)
+    run = Run(job.folder, job.spec, here, job.data_root, _reporting(job, on_progress))
     known = stages(run, job.inception_weights)
     with locked_folder(job.folder) if here.main else nullcontext():
         if "quality" in job.stages and not _done([*known["train"], *known["quality"]], run):
@@ -133,15 +133,21 @@ def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
 
 
 def _bring_about(name: str, parts: Sequence[Stage], run: Run, job: Job, on_progress: OnProgress) -> None:
-    def report(_: str, done: int, total: int) -> None:
-        on_progress(ProgressEvent(job.name, name, done, total))
-
-    run.progress = report
+    run.progress = _reporting(job, on_progress, name)
     if run.runtime.any_process(not _done(parts, run)):
         for stage in parts:
             if stage.applies(run):
                 ensure(stage, run)
         on_progress(ProgressEvent(job.name, name, 1, 1, stored=True))
+
+
+def _reporting(job: Job, on_progress: OnProgress, stage: str | None = None) -> Progress:
+    """Return how a stage tells its progress; None takes the name that each part of the work has."""
+
+    def report(part: str, done: int, total: int) -> None:
+        on_progress(ProgressEvent(job.name, stage or part, done, total))
+
+    return report
 
 
 def _done(parts: Sequence[Stage], run: Run) -> bool:

@@ -89,6 +89,16 @@ def test_what_was_not_expected_is_not_counted(bar):
     assert bar.evaluations == 0
 
 
+def test_what_costs_no_evaluations_is_shown_while_nothing_else_moves(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_refresh_seconds", lambda: 0)
+    with ExperimentBar(MISSING, shown=True) as bar:
+        for done in (0, 1, 2):
+            bar.update(event("training the classifier", done, 4))
+        assert bar.evaluations == 0
+    shown = capsys.readouterr().err
+    assert all(f"main training the classifier {percent}%" in shown for percent in (0, 25, 50))
+
+
 def test_the_bar_says_what_each_job_does():
     with ExperimentBar(MISSING, shown=True) as bar:
         bar.update(event("train", 3, 10))

@@ -61,7 +61,7 @@ def test_classifier_is_cached_deterministic_and_leaves_the_global_generator_alon
     again = classifier.load_or_train_classifier(
         train, test_set, tmp_path, progress=lambda stage, done, total: stages.append(stage)
     )
-    assert set(stages) == {"classifier"}
+    assert set(stages) == {"training the classifier"}
     assert again.weights_digest == digits_classifier.weights_digest
     assert again.weights_path.name == digits_classifier.weights_path.name
     stages.clear()

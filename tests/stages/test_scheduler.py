@@ -230,6 +230,29 @@ def test_too_few_samples_are_refused_before_training(digits_classifier, tmp_path
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
+def test_training_the_classifier_tells_its_progress_before_the_stages_begin(tmp_path):
+    enough = override(TINY, {"evaluation.n_samples": "70", "train.steps": "1"})
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.execute(
+            Job(tmp_path / "run", enough, ("train", "sample", "quality"), device="cpu"), None, until(seen, 3)
+        )
+    assert [(e.job, e.stage, e.done) for e in seen] == [
+        ("run", "training the classifier", done) for done in (0, 1, 2)
+    ]
+
+
+def until(seen, count):
+    """Return a function that notes events, and interrupts at the last of so many."""
+
+    def note(event):
+        seen.append(event)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+
+    return note
+
+
 def test_a_job_whose_folder_is_in_use_is_refused(run):
     job = job_of(run, "train")
     with scheduler.locked_folder(run.folder), pytest.raises(ValueError, match="is in use by another process"):
