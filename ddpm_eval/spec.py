@@ -218,10 +218,16 @@ class EvaluationSpec(Frozen):
     n_train_images: int = Field(
         ge=2,
         le=MOST_IMAGES,
-        description="training images whose bound is evaluated beside the test set's",
+        description="training images, at most, whose bound is evaluated beside the test set's",
     )
     n_test_images: int | None = Field(
         default=None, ge=2, le=MOST_IMAGES, description="test images whose bound is evaluated; null: all"
+    )
+    n_full_images: int | None = Field(
+        default=None,
+        ge=2,
+        le=MOST_IMAGES,
+        description="of these, images of either split of which all T terms are evaluated; null: all",
     )
     n_progressive: int = Field(
         default=8,
@@ -236,15 +242,15 @@ class EvaluationSpec(Frozen):
         description="samples (n_samples at most) behind quality over the reverse process and over sampling "
         "steps, and behind nearest neighbours; 0: none of these",
     )
+    spacing: Spacing = Field(
+        default="trailing", description="of the times that samples of fewer steps visit, see docs/quality.md"
+    )
     n_score_splits: int = Field(default=10, ge=1, le=MOST_SAMPLES)
     evaluations_per_image: int = Field(
         default=20, ge=2, le=MOST_TIMESTEPS, description="of the stratified estimator"
     )
 
     @property
-    spacing: Spacing = Field(
-        default="trailing", description="of the times that samples of fewer steps visit, see docs/quality.md"
-    )
     def curve_samples(self) -> int:
         """The number of samples behind the quality curves."""
         return min(self.n_curve, self.n_samples)

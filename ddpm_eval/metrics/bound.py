@@ -173,12 +173,13 @@ class _Evaluation:
         def compute(item: Array) -> dict[str, Array]:
             terms, errors = self._pairs(models, _all_pairs(item, np.arange(1, steps + 1)))
             shape = (len(models), len(item), steps)
-            return {
-                "image_id": self.images.ids[item],
-                "terms": terms.reshape(shape).swapaxes(0, 1).astype(np.float32),
-                "x_0_squared_error": errors.reshape(shape).swapaxes(0, 1).astype(np.float32),
-                "prior": prior_terms(self.schedule, self._load, item),
-            }
+            with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
+                return {
+                    "image_id": self.images.ids[item],
+                    "terms": terms.reshape(shape).swapaxes(0, 1).astype(np.float32),
+                    "x_0_squared_error": errors.reshape(shape).swapaxes(0, 1).astype(np.float32),
+                    "prior": prior_terms(self.schedule, self._load, item),
+                }
 
         name = f"bound {self.images.split}"
         costs = [len(item) * steps * self.draws for item in items]
@@ -272,8 +273,12 @@ class _Evaluation:
         arrays = self.work.map(name, self._key("pilot"), items, compute, costs, everywhere=True)
         assert arrays is not None
         terms = arrays["terms"]
-        if not np.isfinite(terms).all():
-            raise NotFinite("terms of the bound are not finite (did the training diverge?)")
+        bad = np.argwhere(~np.isfinite(terms))
+        if len(bad):
+            raise NotFinite(
+                f"the term of the bound at t = {times[bad[0][1]]} is not finite for image "
+                f"{self.images.ids[first[bad[0][0]]]} (did the training diverge?)"
+            )
         return terms
 
     def _items(self, images: Array, evaluations: int) -> list[Array]:

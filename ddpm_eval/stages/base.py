@@ -79,6 +79,13 @@ class Stage(ABC):
             return []
         return [Result(output.name, record, output.key) for output in self.outputs(run)]
 
+    def recorded_choices(self, run: Run) -> dict[str, object]:
+        """Return what a reader must know of the measurement beside its name and the specification.
+
+        It is stored in the provenance of the results.
+        """
+        return {}
+
     def wall_seconds(self, results: Sequence[Result], elapsed: float) -> float:
         """Return the time that the results took, of which ``elapsed`` seconds have passed just now."""
         return elapsed
@@ -105,7 +112,8 @@ def ensure(stage: Stage, run: Run) -> None:
     began = monotonic()
     work = run.work(stage.name, digest(stage.outputs(run)))
     results = stage.compute_all(run, work)
-    run.results.put_all(results, seconds=stage.wall_seconds(results, monotonic() - began))
+    seconds = stage.wall_seconds(results, monotonic() - began)
+    run.results.put_all(results, seconds=seconds, choices=stage.recorded_choices(run))
     work.clear()
     run.runtime.barrier()
 

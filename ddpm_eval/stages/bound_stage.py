@@ -5,10 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ddpm_eval.data.datasets import check_number
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.files import content_digest
 from ddpm_eval.metrics import bound, timestep_sampling
-from ddpm_eval.metrics.bound import Estimator, EstimatorName, Model, evaluate_bound, exact_positions
+from ddpm_eval.metrics.bound import (
+    Estimator,
+    EstimatorName,
+    Model,
+    NotFinite,
+    evaluate_bound,
+    exact_positions,
+)
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
@@ -130,6 +138,13 @@ class BoundStage(Stage):
             for output, terms in zip(missing.values(), found, strict=False)
         ]
 
+    def recorded_choices(self, run: Run) -> dict[str, object]:
+        """Return how many images were scored, and of the stratified estimator the evaluations of each."""
+        choices: dict[str, object] = {"n_images": len(self.positions(run))}
+        if self.estimator == "stratified":
+            choices["evaluations_per_image"] = self._estimator(run).evaluations_per_image
+        return choices
+
     def read(self, run: Run, protocol: Protocol) -> BoundTerms:
         """Read a stored result."""
         name = run.results.qualified(self.result_name(protocol))
@@ -140,10 +155,18 @@ class BoundStage(Stage):
         return run.test_images if self.split == "test" else run.train_images
 
     def positions(self, run: Run) -> Array:
-        """Return the positions of the images that are scored."""
+        """Return the positions of the images that are scored.
+
+        Raises:
+            ValueError: if more test images are asked for than there are.
+        """
         evaluation = run.spec.evaluation
-        limit = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
-        return scored_positions(self.images(run), limit)
+        images = self.images(run)
+        if self.split == "test":
+            check_number(images, evaluation.n_test_images)
+        asked = evaluation.n_train_images if self.split == "train" else evaluation.n_test_images
+        limits = [asked, evaluation.n_full_images if self.estimator == "full" else None]
+        return scored_positions(images, min((n for n in limits if n is not None), default=None))
 
     def _missing(self, run: Run) -> dict[Protocol, Output]:
         outputs = zip(self.protocols, self.outputs(run), strict=True)
@@ -155,17 +178,24 @@ class BoundStage(Stage):
         return Estimator(self.estimator, per_image, inclusion)
 
     def _evaluate(self, run: Run, protocols: Sequence[Protocol], work: Work) -> list[BoundTerms]:
-        with run.runtime.evaluation_precision():
-            return evaluate_bound(
-                self._model(run, protocols),
-                self.images(run),
-                protocols,
-                positions=self.positions(run),
-                estimator=self._estimator(run),
-                seed=run.spec.seed if self.pairing is None else self.pairing.noise_seed,
-                batch_size=run.batch_size,
-                work=work,
-            )
+        try:
+            with run.runtime.evaluation_precision():
+                found = evaluate_bound(
+                    self._model(run, protocols),
+                    self.images(run),
+                    protocols,
+                    positions=self.positions(run),
+                    estimator=self._estimator(run),
+                    seed=run.spec.seed if self.pairing is None else self.pairing.noise_seed,
+                    batch_size=run.batch_size,
+                    work=work,
+                )
+        except NotFinite as error:
+            raise NotFinite(f"{run.folder}, {run.spec.cell}: {error}") from error
+        problem = _not_finite(found)
+        if run.runtime.any_process(bool(problem)):
+            raise NotFinite(f"{run.folder}, {run.spec.cell}: {problem or 'terms are not finite'}")
+        return found
 
     def _model(self, run: Run, protocols: Sequence[Protocol]) -> Model:
         model = run.model(self.num_steps)
@@ -178,6 +208,16 @@ class BoundStage(Stage):
 
     def _optimal_requires(self, protocol: Protocol) -> list["BoundStage"]:
         return [training_errors(protocol)] if protocol.variance == "optimal" else []
+
+
+def _not_finite(found: Sequence[BoundTerms]) -> str:
+    """Name the first term that overflowed although the network's output did not; empty if none did."""
+    for terms in found:
+        try:
+            terms.term_values()
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def scored_positions(images: ImageSet, limit: int | None) -> Array:

@@ -26,7 +26,8 @@ N_REFERENCE_IMAGES = 64
 BATCH_SIZE = 256
 MOST_CODED_ELEMENTS = 2**28
 """Elements of all images of both splits; CIFAR-10 has 2**27.5."""
-TEST_BOUND = BoundStage("test", (PROTOCOLS["exact"],))
+TEST_BOUND = BoundStage("test", (PROTOCOLS["exact"],), "stratified")
+"""Whose images are scored, so that a model is compared with these numbers on the same images."""
 
 
 class ReferenceImagesStage(Stage):

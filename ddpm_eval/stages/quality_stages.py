@@ -112,6 +112,12 @@ class _QualityStage(Stage):
         measured = [stage.key(run) for stage in self.requires(run)]
         return result_key(run, *images, self.source.key(run), measured, self.n(run), *self.choices(run))
 
+    def recorded_choices(self, run: Run) -> dict[str, object]:
+        """Return where the features come from, with the digest of what they depend on."""
+        weights = self.source.inception_weights
+        name = "the data set's classifier" if weights is None else f"Inception of {weights}"
+        return {"features": name, "features_digest": self.source.key(run)}
+
     def n(self, run: Run) -> int:
         """Return the number of samples that are measured."""
         return run.spec.evaluation.curve_samples

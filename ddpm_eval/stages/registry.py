@@ -39,6 +39,8 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         "bound-test": (BoundStage("test", NAMED),),
         "bound-test-protocols": (BoundStage("test", COMPARED),),
         "bound-test-stratified": (BoundStage("test", NAMED, "stratified"),),
+        "bound-test-protocols-stratified": (BoundStage("test", COMPARED, "stratified"),),
+        "bound-train-stratified": (BoundStage("train", NAMED[:1], "stratified"),),
         "bound-test-chains": tuple(
             BoundStage("test", CHAIN_PROTOCOLS, "stratified", num_steps=length) for length in lengths
         ),

@@ -4,7 +4,7 @@ The folder holds the checkpoint, ``results.h5`` and the work in progress (``part
 stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,12 +170,20 @@ class RunResults:
         found = [e for e in self.store.entries() if e.name == name and key in (None, e.key)]
         return found[-1] if found else None
 
-    def put_all(self, results: Sequence[Result], *, seconds: float) -> None:
-        """Store results in one step, on the main process."""
-        if results and self.run.runtime.main:
-            self.store.put_all(results, self._provenance(seconds))
+    def put_all(
+        self, results: Sequence[Result], *, seconds: float, choices: Mapping[str, object] | None = None
+    ) -> None:
+        """Store results in one step, on the main process.
 
-    def _provenance(self, seconds: float) -> dict[str, object]:
+        Args:
+            results: of one stage.
+            seconds: that they took.
+            choices: of the stage, for their provenance.
+        """
+        if results and self.run.runtime.main:
+            self.store.put_all(results, self._provenance(seconds, dict(choices or {})))
+
+    def _provenance(self, seconds: float, choices: dict[str, object]) -> dict[str, object]:
         run = self.run
         return {
             "spec": run.spec.model_dump(mode="json"),
@@ -184,6 +192,7 @@ class RunResults:
             "device": run.runtime.describe(),
             "precision": run.runtime.precision,
             "wall_seconds": round(seconds, 3),
+            "choices": choices,
         }
 
 

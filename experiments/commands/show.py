@@ -14,7 +14,7 @@ from experiments.commands.options import PATH, command_with
 from experiments.describe import describe_run
 from experiments.study import RESULTS_FILE
 
-PROVENANCE = ("created", "device", "precision", "wall_seconds", "git_commit")
+PROVENANCE = ("created", "device", "precision", "wall_seconds", "git_commit", "choices")
 DIMENSIONLESS = "1"
 
 
@@ -57,6 +57,8 @@ def _block(title: str, values: Mapping[str, object]) -> Iterator[str]:
 
 def _written(value: object) -> str:
     """Return a value as text, an estimate with its interval and unit."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
     if not isinstance(value, Estimate):
         return str(value)
     if not value.known:

@@ -1,5 +1,7 @@
 """The bound of a run: of which images, under which protocols, in restartable work items, once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -267,6 +269,40 @@ def test_an_output_that_is_not_finite_ends_both_processes_with_the_reason(run, s
     said = side_by_side(measure, together(run))
     assert "on another process" in said[0] and "not finite at t = " in said[1]
     assert names(run) == {"training", "schedule"}
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(torch.nan, "output is not finite at t = "), (1e30, "at t = 1 ")]
+)
+def test_what_is_not_finite_is_refused_with_the_network_and_the_step(run, factor, said):
+    """Terms of a finite output overflow, too, where nothing is clipped."""
+    respond = run.respond
+    run.respond = lambda x_t, t: respond(x_t, t) * factor
+    with pytest.raises(NotFinite, match=rf"run, eps-mse-fixed-large: .*{said}"):
+        measure_bound(run, EXACT)
+    assert names(run) == {"training", "schedule"}
+
+
+def test_more_test_images_than_there_are_are_refused(run):
+    with pytest.raises(ValueError, match=f"has {N_TEST} test images of 8x8 pixels, but 21 are asked for"):
+        is_done(BOTH, again(run, evaluation__n_test_images=N_TEST + 1))
+
+
+def test_all_terms_are_measured_of_fewer_images_if_asked(run):
+    few = again(run, evaluation__n_full_images=5, evaluation__n_train_images=10)
+    for split, n in (("test", N), ("train", 10)):
+        full, sampled = (BoundStage(split, (PAPER,), name).positions(few) for name in ("full", "stratified"))
+        assert (len(full), len(sampled)) == (5, n)
+        assert set(full) <= set(sampled)
+
+
+def test_the_choices_of_a_measurement_are_stored_with_it(run):
+    for stage, expected in [
+        (BOTH, {"n_images": N}),
+        (replace(SAMPLED, evaluations_per_image=3), {"n_images": N, "evaluations_per_image": 3}),
+    ]:
+        bring_about(run, stage)
+        assert run.results.entry(stage.name).provenance["choices"] == expected
 
 
 # The optimal variance

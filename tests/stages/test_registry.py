@@ -18,6 +18,8 @@ NAMES = {
     "bound-test",
     "bound-test-protocols",
     "bound-test-stratified",
+    "bound-test-protocols-stratified",
+    "bound-train-stratified",
     "bound-test-chains",
     "sample",
     "progressive",
@@ -62,6 +64,8 @@ def test_the_bounds_are_of_the_named_and_of_the_compared_protocols(run):
     named = (PROTOCOLS["paper"], PROTOCOLS["exact"])
     assert stages(run)["bound-test"] == (BoundStage("test", named),)
     assert stages(run)["bound-test-protocols"] == (BoundStage("test", COMPARED),)
+    assert stages(run)["bound-test-protocols-stratified"] == (BoundStage("test", COMPARED, "stratified"),)
+    assert stages(run)["bound-train-stratified"] == (BoundStage("train", named[:1], "stratified"),)
 
 
 def test_quality_is_measured_with_the_weights_that_are_given(run, tmp_path):

@@ -38,6 +38,7 @@ def test_a_metric_does_not_hide_how_it_was_made(trained_run):
     call("quality", trained_run)
     shown = call("show", trained_run)
     assert block(shown, "quality", "made")["precision"] == "fp32"
+    assert block(shown, "quality", "made")["choices"].startswith("features: the data set's classifier, ")
     value, low, high = block(shown, "quality", "holds")["precision"].replace("[", "").strip("]").split()
     assert 0 <= float(low.strip(",")) <= float(value) <= float(high) <= 1
 
