@@ -13,7 +13,7 @@ from experiments.progress import ExperimentBar
 from experiments.report import Report, summary
 from experiments.study import Study
 
-FIRST_RESULTS = ("baseline", "bound-test-stratified", "bound-test-protocols", "quality")
+FIRST_RESULTS = ("baseline", "bound-test-stratified", "bound-test-protocols-stratified", "quality")
 """The stages after which the main runs' results are shown at once; what comes later deepens them."""
 
 

@@ -15,7 +15,9 @@ REPRODUCE = (
     "reference-images",
     "baseline",
     "simple-codes",
+    "bound-train-stratified",
     "bound-train",
+    "bound-test-protocols-stratified",
     "bound-test-protocols",
     "progressive",
     "sample",
@@ -28,9 +30,9 @@ REPRODUCE = (
 )
 """The stages of the paper's model; what comes after its quality deepens the report."""
 QUALITY = tuple(
-    "bound-test-stratified" if name == "bound-test-protocols" else name
+    "bound-test-stratified" if name == "bound-test-protocols-stratified" else name
     for name in REPRODUCE
-    if name not in ("bound-train", "bound-test-chains")
+    if name not in ("bound-train", "bound-test-protocols", "bound-test-chains")
 )
 """The stages of the paper's model where likelihood is measured of another run."""
 LIKELIHOOD = (
@@ -39,17 +41,22 @@ LIKELIHOOD = (
     "train",
     "reference-images",
     "bound-train",
+    "bound-test-protocols-stratified",
     "bound-test-protocols",
     "progressive",
     "bound-test-chains",
 )
 """The stages of that run; the baseline, which needs no training, gives the first numbers."""
-ABLATION = ("train", "bound-test-stratified", "sample", "quality")
+ABLATION = ("train", "bound-test-stratified", "bound-train-stratified", "sample", "quality")
+LIKELIHOOD_REPLICATE = ("train", "bound-test-stratified")
+"""The stages of the run of which likelihood is measured, with a further seed."""
 RATE_DISTORTION = (
     "train",
     "baseline",
     "simple-codes",
+    "bound-train-stratified",
     "bound-train",
+    "bound-test-protocols-stratified",
     "bound-test-protocols",
     "bound-test-chains",
 )
@@ -59,7 +66,8 @@ PROGRESSIVE = ("train", "progressive")
 def reproduce_jobs(study: Study) -> list[Job]:
     """Return all jobs of a preset, the paper's model first; of a single run its own.
 
-    Of the default study the first two are those of the photographs and of the digits' main run.
+    Of the default study the first two are those of the photographs and of the digits' main run. What is
+    measured with further seeds comes last: Table 2, and the bound of the run that likelihood is reported of.
 
     Raises:
         ValueError: if the settings fix what the ablation varies.
@@ -70,11 +78,14 @@ def reproduce_jobs(study: Study) -> list[Job]:
     if study.other_bound_run is None:
         return [_job(study, study.main, REPRODUCE), *others]
     likelihood = _job(study, study.other_bound_run, LIKELIHOOD)
-    return [likelihood, _job(study, study.main, QUALITY), *others]
+    again = [_job(other, other.bound_run, LIKELIHOOD_REPLICATE) for other in study.replicates]
+    return [likelihood, _job(study, study.main, QUALITY), *others, *again]
 
 
 def ablation_jobs(study: Study) -> list[Job]:
-    """Return the jobs of all six cells of Table 2, the paper's model first, then the others that predict eps.
+    """Return the jobs of all six cells of Table 2, one seed after the other.
+
+    Of each seed the paper's model comes first, then the others that predict eps.
 
     Raises:
         ValueError: if the settings fix what the ablation varies, or the study is of a single run.
@@ -89,8 +100,7 @@ def ablation_jobs(study: Study) -> list[Job]:
             raise ValueError(
                 f"--set {key} contradicts the ablation, which varies it (use train for a single run)"
             )
-    runs = sorted(study.runs, key=lambda run: (run != study.main, run.spec.diffusion.prediction != "eps"))
-    return [_job(study, run, ABLATION) for run in runs]
+    return [job for one in study.seeds for job in _ablation_of_one_seed(one)]
 
 
 def rate_distortion_jobs(study: Study) -> list[Job]:
@@ -102,6 +112,11 @@ def progressive_jobs(study: Study) -> list[Job]:
     """Return the job of that run, with no more samples than Fig. 6 shows."""
     job = _job(study, study.bound_run, PROGRESSIVE)
     return [replace(job, spec=override(job.spec, {"evaluation.n_curve": "0"}))]
+
+
+def _ablation_of_one_seed(study: Study) -> list[Job]:
+    runs = sorted(study.runs, key=lambda run: (run != study.main, run.spec.diffusion.prediction != "eps"))
+    return [_job(study, run, ABLATION) for run in runs]
 
 
 def _job(study: Study, run: StudyRun, stages: tuple[str, ...]) -> Job:

@@ -141,10 +141,18 @@ def _head(study: Study) -> dict[str, str]:
         "Paper": PAPER,
         "Against the paper": "; ".join(map(against_the_paper, specs)),
         "Settings": settings or "the preset's",
-        "Seed": str(run.spec.seed),
+        "Seed": _seeds(study),
         **({"Computing time": f"{total_time(entries)} for {len(entries)} results"} if entries else {}),
         **({"Uncommitted changes": f"in the program that made {dirty} results"} if dirty else {}),
     }
+
+
+def _seeds(study: Study) -> str:
+    """Return the seed, or say what is measured with which of several."""
+    first, last = study.main.spec.seed, study.seeds[-1].main.spec.seed
+    if first == last:
+        return str(first)
+    return f"{first} to {last} (Table 2 and the claims; all else is of seed {first})"
 
 
 def _division(study: Study) -> str:

@@ -7,7 +7,7 @@ Nothing here needs torch: what a run is comes from its preset or from its result
 run is read by `experiments.trained_run`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -80,15 +80,25 @@ class StudyRun:
         return None if newest is None else self.results.get(name, record_type, newest.key)
 
     def bound(self, split: str = "test", protocol: Protocol = PROTOCOLS["paper"]) -> BoundTerms | None:
-        """Return the bound of a split on all steps: the full one if it was measured, else the stratified."""
-        full = self.result(bound_name(split, protocol), FullBoundTerms)
-        return full or self.result(bound_name(split, protocol, "stratified"), StratifiedBoundTerms)
+        """Return a split's bound on all steps that is of the most images; of equally many the full one."""
+        full = self.full_bound(split, protocol)
+        sampled = self.result(bound_name(split, protocol, "stratified"), StratifiedBoundTerms)
+        found: list[BoundTerms] = [terms for terms in (full, sampled) if terms is not None]
+        return max(found, key=lambda terms: len(terms.image_id), default=None)
 
-    def full_bounds(self, split: str) -> list[FullBoundTerms]:
-        """Return the full bounds of a split under every protocol, in the order of the protocols' names."""
-        prefix = f"bound/full/{split}/"
+    def full_bound(
+        self, split: str = "test", protocol: Protocol = PROTOCOLS["paper"]
+    ) -> FullBoundTerms | None:
+        """Return the bound of a split with all T terms of each of its images, which may be fewer."""
+        return self.result(bound_name(split, protocol), FullBoundTerms)
+
+    def bounds(self, split: str) -> list[BoundTerms]:
+        """Return the bounds under every protocol that are of the images of `bound`, by the same estimator."""
+        chosen = self.bound(split)
+        kind = FullBoundTerms if chosen is None else type(chosen)
+        prefix = f"bound/{kind.estimator}/{split}/"
         names = dict.fromkeys(entry.name for entry in self.entries() if entry.name.startswith(prefix))
-        found = [self.result(name, FullBoundTerms) for name in names]
+        found = [self.result(name, kind) for name in names]
         return [terms for terms in found if terms is not None]
 
     @property
@@ -130,6 +140,7 @@ class Study:
         settings: fields of the specification that the user replaced.
         options: that apply to all runs.
         other_bound_run: the run of other images that likelihood is measured of; None if it is ``main``.
+        replicates: the same study with further seeds, of which Table 2 and the claims are measured.
     """
 
     runs: tuple[StudyRun, ...]
@@ -139,6 +150,12 @@ class Study:
     settings: Mapping[str, str] = field(default_factory=dict)
     options: StudyOptions = field(default_factory=StudyOptions)
     other_bound_run: StudyRun | None = None
+    replicates: tuple["Study", ...] = ()
+
+    @property
+    def seeds(self) -> tuple["Study", ...]:
+        """The study of each seed, this one first."""
+        return (self, *self.replicates)
 
     @property
     def bound_run(self) -> StudyRun:
@@ -151,9 +168,14 @@ class Study:
         return tuple(dict.fromkeys((self.main, self.bound_run)))
 
     @property
-    def every_run(self) -> tuple[StudyRun, ...]:
-        """All runs, those of Table 2 first."""
+    def runs_of_first_seed(self) -> tuple[StudyRun, ...]:
+        """All runs but the replicates', those of Table 2 first."""
         return tuple(dict.fromkeys((*self.runs, self.bound_run)))
+
+    @property
+    def every_run(self) -> tuple[StudyRun, ...]:
+        """All runs of all seeds, one seed after the other."""
+        return tuple(run for study in self.seeds for run in study.runs_of_first_seed)
 
     @property
     def has_every_cell(self) -> bool:
@@ -197,7 +219,7 @@ def resolve_preset(
     options = options or StudyOptions()
     cells = (MAIN_CELL,) if chosen.keys() & set(VARIED) else TABLE_2
     specs = {cell: _cell_spec(name, cell, chosen, seed) for cell in cells}
-    found = {cell: StudyRun(run_folder(runs, spec), spec, spec.cell) for cell, spec in specs.items()}
+    found = {cell: StudyRun(run_folder(runs, spec), spec, _label(spec)) for cell, spec in specs.items()}
     digest = specs[MAIN_CELL].training_digest()
     report = name if digest == preset(name).training_digest() else f"{name}-{digest}"
     return Study(tuple(found.values()), found[MAIN_CELL], options.reports / report, name, chosen, options)
@@ -231,8 +253,20 @@ def resolve_default(
         study,
         preset=DEFAULT,
         report_folder=study.options.reports / (DEFAULT if found == plain else f"{DEFAULT}-{digest(*found)}"),
-        other_bound_run=StudyRun(run_folder(runs, spec), spec, f"{BOUND_PRESET} {spec.cell}"),
+        other_bound_run=StudyRun(run_folder(runs, spec), spec, f"{BOUND_PRESET} {_label(spec)}"),
     )
+
+
+def replicated(resolve: Callable[[int], Study], seed: int, seeds: int) -> Study:
+    """Return the study of a seed with those of the seeds that follow it as its replicates.
+
+    Args:
+        resolve: returns the study of a seed.
+        seed: the first one.
+        seeds: their number.
+    """
+    first, *others = map(resolve, range(seed, seed + seeds))
+    return replace(first, replicates=tuple(others))
 
 
 def resolve_run(
@@ -291,6 +325,11 @@ def measured_spec(folder: Path) -> RunSpec:
             f"{folder} holds no results to report (measure first: python cli.py reproduce {folder})"
         )
     return parse(max(found, key=_created).provenance["spec"])
+
+
+def _label(spec: RunSpec) -> str:
+    """Name a run among those of all seeds."""
+    return spec.cell if spec.seed == 0 else f"{spec.cell}, seed {spec.seed}"
 
 
 def _cell_spec(name: str, cell: Cell, settings: Mapping[str, str], seed: int) -> RunSpec:

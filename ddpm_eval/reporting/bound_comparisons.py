@@ -137,12 +137,12 @@ def baseline_table(terms: BoundTerms, baseline: Baseline) -> pd.DataFrame:
     """
     bits = baseline.dimensions * math.log(2)
     rows = []
-    for name, values in {
-        "this model, bound": terms.values()["total"],
-        "Gaussian, likelihood": baseline.nll / bits,
-        "Gaussian, bound": baseline.bound / bits,
-    }.items():
-        value, low, high, _ = mean_estimate(values).estimate(BITS_PER_DIM)
+    for name, values, design in (
+        ("this model, bound", terms.values()["total"], terms.stratified_by),
+        ("Gaussian, likelihood", baseline.nll / bits, None),
+        ("Gaussian, bound", baseline.bound / bits, None),
+    ):
+        value, low, high, _ = mean_estimate(values, design).estimate(BITS_PER_DIM)
         rows.append((name, value, low, high, len(values)))
     return pd.DataFrame(rows, columns=["model", "bits_per_dim", "low", "high", "n_images"])
 

@@ -17,6 +17,7 @@ def run_experiment(
     jobs: Callable[[Study], Sequence[Job]],
     tables: Sequence[str] = (),
     default_preset: str = DEFAULT,
+    seeds: int | None = None,
 ) -> None:
     """Bring an experiment's jobs about, and write the report.
 
@@ -25,9 +26,10 @@ def run_experiment(
         jobs: of the experiment.
         tables: names of the report's tables to print.
         default_preset: the preset that is meant where none is named; `DEFAULT` means the default study.
+        seeds: the number of trainings of each cell; None means 1.
 
     Raises:
         ValueError: if the parameters contradict each other, or a job cannot be done.
     """
-    study = open_study(parameters, trained_spec, parameters.inception_weights, default_preset)
+    study = open_study(parameters, trained_spec, parameters.inception_weights, default_preset, seeds)
     perform(study, jobs(study), tables, dry_run=parameters.dry_run, echo=click.echo)

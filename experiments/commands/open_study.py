@@ -16,6 +16,7 @@ from experiments.study import (
     DEFAULT,
     Study,
     StudyOptions,
+    replicated,
     resolve_default,
     resolve_preset,
     resolve_run,
@@ -27,6 +28,7 @@ def open_study(
     spec_of_run: Callable[[Path], RunSpec],
     inception_weights: Path | None = None,
     default_preset: str = DEFAULT,
+    seeds: int | None = None,
 ) -> Study:
     """Return the study of a preset, or of a run that was named by its folder.
 
@@ -37,21 +39,25 @@ def open_study(
         spec_of_run: reads what the run in a folder is.
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
         default_preset: the preset that is meant where none is named; `DEFAULT` means the default study.
+        seeds: the number of trainings of each cell, with seeds that follow each other; None means 1.
 
     Raises:
         ValueError: if the parameters contradict each other, or there is no such preset, run or data set.
     """
     options = StudyOptions(parameters.reports, parameters.data_root, parameters.device, inception_weights)
     if parameters.run is not None:
-        refuse_beside_run(parameters.run, parameters.preset_options)
+        refuse_beside_run(parameters.run, {**parameters.preset_options, "seeds": seeds})
         return resolve_run(parameters.run, spec_of_run(parameters.run), parameters.settings, options)
     settings = preset_settings(parameters)
-    seed = parameters.seed or 0
     runs = parameters.runs or DEFAULT_RUNS
     name = parameters.preset or (default_preset if parameters.data is None else DEFAULT_PRESET)
-    if name == DEFAULT:
-        return resolve_default(settings, seed, runs=runs, options=options)
-    return resolve_preset(name, settings, seed, runs=runs, options=options)
+
+    def resolve(seed: int) -> Study:
+        if name == DEFAULT:
+            return resolve_default(settings, seed, runs=runs, options=options)
+        return resolve_preset(name, settings, seed, runs=runs, options=options)
+
+    return replicated(resolve, parameters.seed or 0, seeds or 1)
 
 
 def preset_settings(parameters: StudyParameters) -> Mapping[str, str]:

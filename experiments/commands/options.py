@@ -89,6 +89,15 @@ DataRoot = Annotated[
 Device = Annotated[
     str, click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 ]
+Seeds = Annotated[
+    int | None,
+    click.Option(
+        ["--seeds"],
+        type=click.IntRange(1),
+        show_default="1",
+        help="Trainings of each model, with seeds from --seed on, over which results are judged.",
+    ),
+]
 DryRun = Annotated[
     bool,
     click.Option(
@@ -198,3 +207,10 @@ class ExperimentParameters(ReportParameters):
         ),
     ]
     dry_run: DryRun
+
+
+@dataclass(frozen=True)
+class ReplicatedParameters(ExperimentParameters):
+    """An experiment that may be repeated with other seeds."""
+
+    seeds: Seeds

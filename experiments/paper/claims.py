@@ -204,11 +204,12 @@ def check_claims(study: Study) -> list[CheckedClaim]:
 
 
 def check(claim: Claim, study: Study) -> CheckedClaim:
-    """Check one claim against what is stored of a study."""
-    found = claim.measure(study)
-    condition = "; ".join(filter(None, [found.condition if found.estimates else "", found.missing]))
+    """Check one claim against what is stored of a study, over all its seeds."""
+    found = evidence.over_seeds([claim.measure(one) for one in study.seeds])
     if not found.estimates:
-        return CheckedClaim(claim, UNKNOWN, "undecided", condition)
+        return CheckedClaim(claim, UNKNOWN, "undecided", found.missing)
+    trainings = "1 training" if found.seeds == 1 else f"{found.seeds} trainings"
+    condition = "; ".join(filter(None, [found.condition, trainings, found.missing]))
     ours = least_favourable(found.estimates, claim.limits)
     reached = verdict(ours, claim.limits)
     if found.missing and reached == "holds":

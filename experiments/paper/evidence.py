@@ -10,7 +10,7 @@ Medicine 27 (2008) ("MOVER").
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ddpm_eval.reporting.bound_tables import BITS_PER_DIM, distortion_share
 from ddpm_eval.reporting.estimate_columns import estimate_columns
 from ddpm_eval.reporting.intervals import difference, mean_estimate, ratio_estimate
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
+from ddpm_eval.reporting.replicates import over_trainings
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import (
@@ -35,6 +36,8 @@ MU_L_LEARNED, MU_L, MU_MSE, EPS_L_LEARNED, EPS_L, EPS_MSE = TABLE_2
 OBJECTIVES = {"vlb": "L", "mse": "MSE"}
 MOSTLY = 0.5
 """The share of clipped updates above which it is said."""
+FROM_OTHER_PLACES = ("photos",)
+"""Data sets whose test images differ from the training images in more than chance."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,43 @@ class Evidence:
         estimates: of the claim's quantity; the claim is about all of them.
         condition: how they were measured.
         missing: why some or all were not measured; empty if all were.
+        of_images: whether the intervals are over images, which are the same for each seed.
+        seeds: the number of trainings behind each estimate.
     """
 
     estimates: tuple[Estimate, ...]
     condition: str = ""
     missing: str = ""
+    of_images: bool = False
+    seeds: int = 1
 
 
 def not_measured(reason: str) -> Evidence:
     """Return the evidence of a claim of which nothing is known."""
     return Evidence((), missing=reason)
+
+
+def over_seeds(found: Sequence[Evidence]) -> Evidence:
+    """Join what trainings with several seeds say of a claim; only those count of which all was measured.
+
+    Args:
+        found: of each seed; the first one is returned as it is if none of the others was measured.
+    """
+    first, *others = found
+    complete = [first, *(each for each in others if each.estimates and not each.missing)]
+    if first.missing or len(complete) == 1:
+        return first
+    estimates = tuple(
+        over_trainings(same, first.of_images)
+        for same in zip(*(each.estimates for each in complete), strict=True)
+    )
+    apart = any(math.isnan(estimate.value) for estimate in estimates)
+    return replace(
+        first,
+        estimates=estimates,
+        missing="some trainings diverged and others did not" if apart else "",
+        seeds=len(complete),
+    )
 
 
 # Samples
@@ -147,12 +177,17 @@ def bound_difference(study: Study, first: Cell, second: Cell) -> Evidence:
     what = (
         f"bits/dim of {cell_name(first)} minus {cell_name(second)}, paired over {len(a.image_id)} test images"
     )
-    return Evidence((paired_difference(a, b),), _how([run for run in runs if run is not None], what))
+    how = _how([run for run in runs if run is not None], what)
+    return Evidence((paired_difference(a, b),), how, of_images=True)
 
 
 def train_test_gap(study: Study) -> Evidence:
     """Return by how much the bound of test images exceeds that of training images."""
-    run = study.bound_run
+    run = study.main
+    if run.spec.data.name in FROM_OTHER_PLACES:
+        return not_measured(
+            f"test images of {run.spec.data.name} lie elsewhere in the photographs than training images"
+        )
     test, train = run.bound("test"), run.bound("train")
     if test is None or train is None:
         return not_measured("the bound of test and training images was not measured")
@@ -160,7 +195,8 @@ def train_test_gap(study: Study) -> Evidence:
     what = (
         f"test minus train in bits/dim, {len(test.image_id)} test and {len(train.image_id)} training images"
     )
-    return Evidence((difference(*means).estimate(BITS_PER_DIM),), _how([run], what))
+    gap = difference(*means).estimate(BITS_PER_DIM)
+    return Evidence((gap,), _how([run], what), of_images=True)
 
 
 def imperceptible_share(study: Study) -> Evidence:
@@ -168,7 +204,7 @@ def imperceptible_share(study: Study) -> Evidence:
     terms = study.bound_run.bound()
     if terms is None:
         return not_measured("the bound was not measured")
-    return Evidence((distortion_share(terms),), _of_bound(study, terms, "distortion over total"))
+    return _of_bound(study, terms, distortion_share(terms), "distortion over total")
 
 
 def late_rate_share(study: Study) -> Evidence:
@@ -179,7 +215,7 @@ def late_rate_share(study: Study) -> Evidence:
     rate = terms.term_values()[:, 1:]
     late = rate[:, : max(1, terms.num_steps // 10 - 1)]
     share = ratio_estimate(late.sum(1), rate.sum(1), terms.stratified_by).estimate("1")
-    return Evidence((share,), _of_bound(study, terms, f"share of the rate at t <= {late.shape[1] + 1}"))
+    return _of_bound(study, terms, share, f"share of the rate at t <= {late.shape[1] + 1}")
 
 
 def final_error(study: Study) -> Evidence:
@@ -190,7 +226,7 @@ def final_error(study: Study) -> Evidence:
     last = rate_distortion_curve(terms).iloc[-1]
     value, low, high = (float(last[name]) for name in estimate_columns("rmse_255"))
     error = Estimate(value, low, high, "levels")
-    return Evidence((error,), _of_bound(study, terms, "RMSE of x0_hat at t = 1 on 0-255"))
+    return _of_bound(study, terms, error, "RMSE of x0_hat at t = 1 on 0-255")
 
 
 def prior_term(study: Study) -> Evidence:
@@ -199,7 +235,7 @@ def prior_term(study: Study) -> Evidence:
     if terms is None:
         return not_measured("the bound was not measured")
     prior = mean_estimate(terms.values()["prior"], terms.stratified_by).estimate(BITS_PER_DIM)
-    return Evidence((prior,), _of_bound(study, terms, "L_T in bits/dim, in closed form"))
+    return _of_bound(study, terms, prior, "L_T in bits/dim, in closed form")
 
 
 # Differences, ratios and words
@@ -289,15 +325,16 @@ def _of_samples(study: Study, cells: Sequence[Cell], what: str) -> str:
     return _how(runs, what + how) if runs else what
 
 
-def _of_bound(study: Study, terms: BoundTerms, what: str) -> str:
-    return _how([study.bound_run], f"{what}, {len(terms.image_id)} test images")
+def _of_bound(study: Study, terms: BoundTerms, estimate: Estimate, what: str) -> Evidence:
+    how = _how([study.bound_run], f"{what}, {len(terms.image_id)} test images")
+    return Evidence((estimate,), how, of_images=True)
 
 
 def _how(runs: Sequence[StudyRun], what: str) -> str:
     """Return what was measured, of which data, after how much training, and where gradients were clipped."""
     logs = [run.result("training", TrainingLog) for run in runs]
     steps = sorted({log.steps for log in logs if log is not None and not log.imported})
-    updates = [f"{' to '.join(f'{n:,}' for n in steps)} updates", "1 seed"] if steps else []
+    updates = [f"{' to '.join(f'{n:,}' for n in steps)} updates"] if steps else []
     return "; ".join(
         [what, ", ".join([runs[0].spec.data.name, *updates]), *filter(None, map(_clipping, runs))]
     )

@@ -73,12 +73,14 @@ class _Effort(NamedTuple):
     n_train_images: int
     n_curve: int
     n_test_images: int | None = None
+    n_full_images: int | None = None
 
 
 # fmt: off
 #  name                             data                   channels  side  flips  base  multipliers         blocks  attention  groups  dropout
 _SHAPES = {
     "digits":                 _Shape("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
+    "digits-long":            _Shape("digits",              1,         8,  False,   16, (1, 2),             1,      (),         4,     0.0),
     "photos":                 _Shape("photos",              3,         8,  False,   32, (1, 2),             1,      (),         8,     0.0),
     "mnist":                  _Shape("mnist",               1,        28,  False,   32, (1, 2, 2),          1,      (7,),       8,     0.0),
     "cifar10":                _Shape("cifar10",             3,        32,  True,   128, (1, 2, 2, 2),       2,      (16,),     32,     0.1),
@@ -91,10 +93,11 @@ _SHAPES = {
     "lsun-bedroom256-large":  _Shape("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
 }
 
-#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves  test
+#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves  test  full
 _TRAINING = {
-    "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    256,    100,   256),
-    "photos":                 _Effort(    2_000,  64, 1e-3,   100, 0.995,    200, "fixed-large",    128,     48,     0,   128),
+    "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    256,    360,   256,  None, 100),
+    "digits-long":            _Effort(   20_000, 128, 1e-3,   100, 0.995,  1_000, "fixed-large",    256,    360,   256,  None, 100),
+    "photos":                 _Effort(    5_500,  32, 2e-3,   200, 0.998,    500, "fixed-large",    128,     48,     0,  None, 128),
     "mnist":                  _Effort(   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
     "cifar10":                _Effort(  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
     "cifar10-small":          _Effort(  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
@@ -109,6 +112,7 @@ _TRAINING = {
 
 DEVIATIONS = {
     "digits": "not in the paper: scikit-learn's 8x8 digits, a network of 0.16M parameters",
+    "digits-long": "not in the paper: scikit-learn's 8x8 digits, a network of 0.16M parameters",
     "photos": "not in the paper: 8x8 patches of scikit-learn's two photographs, a network of 0.65M parameters",
     "mnist": "not in the paper",
     "cifar10": "",
@@ -152,28 +156,31 @@ def preset(
             prediction=cell.prediction,
             objective=cell.objective,
             variance="learned" if cell.learned else effort.variance,
+            training_decoder="tanh" if is_published(name) else "exact",
         ),
         train=_training(effort),
         evaluation=EvaluationSpec(
             n_samples=effort.n_samples,
-            training_decoder="tanh" if is_published(name) else "exact",
             n_train_images=effort.n_train_images,
             n_test_images=effort.n_test_images,
+            n_full_images=effort.n_full_images,
             n_curve=effort.n_curve,
         ),
     )
     return override(spec, settings or {})
 
 
-def run_name(spec: RunSpec) -> str:
-    """Name a run's folder: its cell, with a digest where it is not exactly the preset's."""
-    plain = preset(spec.preset, cell_of(spec)).training_digest() == spec.training_digest()
-    return spec.cell if plain else f"{spec.cell}-{spec.training_digest()}"
-
 def is_published(name: str) -> bool:
     """Tell whether a preset is one of the paper's: these train on L with the authors' decoder."""
     return not DEVIATIONS[name].startswith("not in the paper")
 
+
+def run_name(spec: RunSpec) -> str:
+    """Name a run's folder: its cell, a digest where it is not exactly the preset's, and a seed that is not 0."""
+    unseeded = spec.model_copy(update={"seed": 0}).training_digest()
+    plain = preset(spec.preset, cell_of(spec)).training_digest() == unseeded
+    name = spec.cell if plain else f"{spec.cell}-{unseeded}"
+    return name if spec.seed == 0 else f"{name}-seed-{spec.seed}"
 
 
 def against_the_paper(spec: RunSpec) -> str:

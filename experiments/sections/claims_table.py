@@ -16,8 +16,9 @@ READING_ORDER = ("claim", "verdict", "ours", "paper", "place", "condition")
 CAPTION = (
     "Sentences of the paper, checked by the 95% interval of the quantity that the condition names: a claim "
     "holds where the whole interval agrees with it, does not hold where the whole interval contradicts it, "
-    "and is undecided otherwise. Intervals are over images or samples and leave out what another training "
-    "would change. The paper's numbers are of CIFAR-10."
+    "and is undecided otherwise. Intervals are over images or samples; of several "
+    "trainings the quantity is the mean, and its interval covers what another seed changes; of one it leaves "
+    "that out. The paper's numbers are of CIFAR-10."
 )
 
 

@@ -80,7 +80,7 @@ def _slider(study: Study, path: Trajectory, steps: Sequence[int]) -> Progressive
 
 def _measured(study: Study) -> dict[str, pd.DataFrame]:
     """Return the tables over reverse steps that hold the columns of `MEASURES`, as far as they are stored."""
-    terms = study.bound_run.bound()
+    terms = study.bound_run.full_bound() or study.bound_run.bound()
     quality = study.bound_run.result(QUALITY_OVER_TIME, QualityCurve)
     tables: dict[str, pd.DataFrame] = {}
     if terms is not None:

@@ -9,7 +9,8 @@ from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_against
 from ddpm_eval.reporting.report_parts import Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
-from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, bound_name
+from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms
+from experiments.paper.evidence import FROM_OTHER_PLACES
 from experiments.study import Study
 from experiments.variance_floors import floor_sum, variance_floors
 
@@ -26,15 +27,15 @@ EVALUATIONS_PER_IMAGE = (3, 5, 10, 20, 50, 100)
 
 def section(study: Study) -> Section:
     """Render the comparison of protocols, of splits and of estimators."""
-    results = sorted(study.bound_run.full_bounds("test"), key=lambda terms: terms.protocol.name != PAPER.name)
+    results = sorted(study.bound_run.bounds("test"), key=lambda terms: terms.protocol.name != PAPER.name)
     if not results:
         return Section(TITLE)
-    train = study.bound_run.result(bound_name("train", PAPER), FullBoundTerms)
-    test = study.bound_run.result(bound_name("test", PAPER), FullBoundTerms)
+    train, test = study.main.bound("train"), study.main.bound("test")
     tables = [_protocols(study, results)]
     if train is not None and test is not None:
         tables.append(_gap(study, train, test))
-    figures = [] if test is None else [_estimators(study, test)]
+    full = study.bound_run.full_bound()
+    figures = [] if full is None else [_estimators(study, full)]
     return Section(TITLE, EXPLANATION, tables, figures)
 
 
@@ -49,9 +50,15 @@ def _protocols(study: Study, results: Sequence[BoundTerms]) -> Table:
 
 
 def _gap(study: Study, train: BoundTerms, test: BoundTerms) -> Table:
+    data = study.main.spec.data.name
     caption = (
-        f"Training against test images, protocol paper, n = {len(train.image_id)} and {len(test.image_id)}."
+        f"Training against test images of {data}, protocol paper, n = {len(train.image_id)} and "
+        f"{len(test.image_id)}."
     )
+    if data in FROM_OTHER_PLACES:
+        caption += (
+            " Test images are from other places of the photographs, so the gap says little of the model."
+        )
     return write_table(gap_table(train, test), study.tables / "gap", caption)
 
 

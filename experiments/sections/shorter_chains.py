@@ -9,7 +9,7 @@ from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_against
 from ddpm_eval.reporting.report_parts import Curve, Section
 from ddpm_eval.reporting.tables import write_table
-from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
+from ddpm_eval.results.bound_terms import BoundTerms, StratifiedBoundTerms, bound_name
 from experiments.study import Study, StudyRun
 
 TITLE = "Bits/dim against the number of steps"
@@ -48,9 +48,8 @@ def _bounds(run: StudyRun) -> list[BoundTerms]:
     found: list[BoundTerms | None] = []
     for protocol in CHAIN_PROTOCOLS:
         trained = protocol.variance == run.spec.diffusion.variance
-        all_steps = bound_name("test", PROTOCOLS["paper"] if trained else protocol)
         shorter = [bound_name("test", protocol, "stratified", length) for length in CHAINS]
-        found.append(run.result(all_steps, FullBoundTerms))
+        found.append(run.bound("test", PROTOCOLS["paper"] if trained else protocol))
         found.extend(run.result(name, StratifiedBoundTerms) for name in shorter)
     return [terms for terms in found if terms is not None]
 

@@ -1,44 +1,97 @@
 """Table 2: what to predict (mu or eps), what to train on (L or the squared error), which variance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS, AblationCell, ablation_table
+from ddpm_eval.reporting.estimate_columns import estimate_cells, estimate_columns
 from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.plots import plot_ablation
-from ddpm_eval.reporting.report_parts import Section
+from ddpm_eval.reporting.replicates import SAME_IMAGES, replicated_ablation
+from ddpm_eval.reporting.report_parts import Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality, TrainingLog
 from experiments.describe import paper_columns
 from experiments.paper import published
-from experiments.paper.evidence import MOSTLY, cell_name, clipped_share
-from experiments.paper.presets import TABLE_2, cell_of
+from experiments.paper.evidence import (
+    EPS_MSE,
+    MOSTLY,
+    Evidence,
+    bound_difference,
+    cell_name,
+    clipped_share,
+    distance_margins,
+    over_seeds,
+)
+from experiments.paper.presets import TABLE_2, Cell, cell_of
 from experiments.study import Study, StudyRun
 
 TITLE = "Ablation (Table 2)"
-LAST = ("score_std", "n_samples", "n_images", "features", "reference_distance")
+LAST = ("score_std", "trainings", "n_samples", "n_images", "features", "reference_distance")
 """Columns that a narrow page may hide behind the measured values and the paper's."""
+OVER_SEEDS = (*(f"{name}_between" for name in SAME_IMAGES), "trainings")
+"""Columns of Table 2 that there are of several seeds only."""
+DIFFERENCES: dict[str, Callable[[Study, Cell], Evidence]] = {
+    "frechet_distance": lambda study, cell: distance_margins(study, (cell,), (EPS_MSE,)),
+    "bits_per_dim": lambda study, cell: bound_difference(study, cell, EPS_MSE),
+}
 LINES = "Points with 95% intervals; mu orange, eps blue; dashed: the distance of the test images themselves."
 
 
 def section(study: Study) -> Section:
-    """Render Table 2 and its figure."""
+    """Render Table 2 and its figure, and of several seeds how their trainings differ."""
     cells = [_cell(run) for run in study.runs]
     measured = any(cell.quality for cell in cells)
     if not measured and not any(cell.log for cell in cells):
         return Section(TITLE)
-    frame = _ordered(ablation_table(cells, published.table_2()))
+    of_seeds = [ablation_table([_cell(run) for run in one.runs], published.table_2()) for one in study.seeds]
+    frame = _ordered(replicated_ablation(of_seeds))
     caption = _caption(study, cells)
     shown = frame.assign(clipped_updates=_clipped_shares(study))
-    table = write_table(frame, study.tables / "table2", caption, TABLE2_COLUMNS, shown)
+    columns = [*TABLE2_COLUMNS, *(column for column in frame if column in OVER_SEEDS)]
+    tables = [write_table(frame, study.tables / "table2", caption, columns, shown)]
+    if study.replicates:
+        tables += [_every_training(study, of_seeds), _differences(study)]
     figures = []
     if measured:
         figure = plot_ablation(frame)
         figures.append(write_figure(figure, frame, study.figures / "table2", f"{LINES} {caption}"))
     text = "\n\n".join(filter(None, [_diverged(cells), _mostly_clipped(study)]))
-    return Section(TITLE, text, [table], figures)
+    return Section(TITLE, text, tables, figures)
+
+
+def _every_training(study: Study, of_seeds: Sequence[pd.DataFrame]) -> Table:
+    """Return Table 2 of each seed, one below the other."""
+    columns = ["prediction", "objective", "variance", "seed", "status"]
+    columns += [column for name in SAME_IMAGES for column in estimate_columns(name)]
+    parts = [
+        table.assign(seed=one.main.spec.seed)[columns]
+        for one, table in zip(study.seeds, of_seeds, strict=True)
+    ]
+    caption = (
+        "Every training behind Table 2; the intervals are over images or samples and leave out training."
+    )
+    return write_table(pd.concat(parts, ignore_index=True), study.tables / "table2_seeds", caption)
+
+
+def _differences(study: Study) -> Table:
+    """Return by how much each cell differs from the paper's model, paired by seed."""
+    rows = []
+    for cell in TABLE_2[:-1]:
+        distance, bits = (
+            over_seeds([measure(one, cell) for one in study.seeds]) for measure in DIFFERENCES.values()
+        )
+        row: dict[str, object] = {"cell": cell_name(cell)}
+        for name, found in zip(DIFFERENCES, (distance, bits), strict=True):
+            row |= estimate_cells(name, found.estimates[0] if found.estimates else None)
+        rows.append({**row, "trainings": distance.seeds if distance.estimates else bits.seeds})
+    caption = (
+        "Each cell minus the paper's model (eps, MSE, fixed), paired by seed: the mean of the trainings' "
+        "differences, with intervals over trainings. A cell that diverged is infinitely far from the data."
+    )
+    return write_table(pd.DataFrame(rows), study.tables / "table2_differences", caption)
 
 
 def _cell(run: StudyRun) -> AblationCell:
@@ -94,7 +147,20 @@ def _caption(study: Study, cells: Sequence[AblationCell]) -> str:
         f"Ablation of prediction, objective and variance on {study.main.spec.data.name}; {how}. "
         "Bits/dim: test set, protocol paper, 95% intervals over images "
         f"(all terms of {estimators.count('full')} cells, the stratified estimator of "
-        f"{estimators.count('stratified')}). {paper_columns(study)}"
+        f"{estimators.count('stratified')}). {_trainings(study)} {paper_columns(study)}"
+    )
+
+
+def _trainings(study: Study) -> str:
+    """Say of how many trainings the table is, and what its intervals cover."""
+    n = len(study.seeds)
+    if n == 1:
+        return "Each cell was trained once: the intervals leave out what another seed would change."
+    first = study.main.spec.seed
+    return (
+        f"Means of {n} trainings of each cell, seeds {first} to {first + n - 1}, with the standard deviation "
+        f"between them; intervals are over trainings (Student's t with {n - 1} degrees of freedom), those of "
+        "bits/dim over images as well."
     )
 
 

@@ -23,8 +23,8 @@ def section(study: Study) -> Section:
     figures = []
     rows = []
     for objective in LOSS_LABELS:
-        logs = _logs(study, objective)
-        rows += [_row(run, log) for run, log in logs]
+        rows += [_row(run, log) for run, log in _logs(study.every_run, objective)]
+        logs = _logs(study.runs_of_first_seed, objective)
         if logs:
             figures.append(_curves(study, objective, logs))
     figures += _bound_over_training(study)
@@ -36,10 +36,13 @@ def section(study: Study) -> Section:
     return Section(TITLE, "", [table], figures)
 
 
-def _logs(study: Study, objective: str) -> list[tuple[StudyRun, TrainingLog]]:
+def _logs(runs: Sequence[StudyRun], objective: str) -> list[tuple[StudyRun, TrainingLog]]:
     """Return the runs of an objective that were trained here, with their logs."""
-    runs = [run for run in study.every_run if run.spec.diffusion.objective == objective]
-    found = [(run, run.result("training", TrainingLog)) for run in runs]
+    found = [
+        (run, run.result("training", TrainingLog))
+        for run in runs
+        if run.spec.diffusion.objective == objective
+    ]
     return [(run, log) for run, log in found if log is not None and not log.imported]
 
 
@@ -65,7 +68,7 @@ def _curves(study: Study, objective: str, logs: Sequence[tuple[StudyRun, Trainin
 
 def _bound_over_training(study: Study) -> list[Illustration]:
     """Draw bits/dim against updates, if any run kept it; those of earlier weights are as good as the last."""
-    found = [(run, run.latest(BOUND_HISTORY, BoundHistory)) for run in study.every_run]
+    found = [(run, run.latest(BOUND_HISTORY, BoundHistory)) for run in study.runs_of_first_seed]
     histories = [(run, history) for run, history in found if history is not None]
     if not histories:
         return []

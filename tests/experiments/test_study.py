@@ -1,10 +1,12 @@
 """Which runs a study has, where they and the report lie, and which stored results count."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from quality_examples import make_quality
-from simulated_bounds import make_terms
+from simulated_bounds import make_terms, realistic, subsample
 from stored_results import (
     STEPS,
     bounds,
@@ -27,6 +29,7 @@ from experiments.study import (
     StudyOptions,
     StudyRun,
     measured_spec,
+    replicated,
     resolve_default,
     resolve_preset,
     resolve_run,
@@ -107,6 +110,20 @@ def test_settings_and_seed_apply_to_both_parts_of_the_default_study():
     assert len(set(names)) == 2
 
 
+def test_replicates_are_the_same_study_with_the_seeds_that_follow(tmp_path):
+    study = replicated(lambda seed: resolve_default(seed=seed, runs=tmp_path), 0, 3)
+    assert replace(study, replicates=()) == resolve_default(runs=tmp_path)
+    assert [one.main.spec.seed for one in study.seeds] == [0, 1, 2]
+    assert study.report_folder.name == "default"
+    assert len(study.every_run) == len({run.folder for run in study.every_run}) == 3 * 7
+    assert study.runs_of_first_seed == resolve_default(runs=tmp_path).every_run
+    second = study.seeds[1]
+    assert second.main.folder == tmp_path / "digits" / "eps-mse-fixed-large-seed-1"
+    assert second.main.label == "eps-mse-fixed-large, seed 1"
+    assert second.bound_run.label == "photos eps-mse-fixed-large, seed 1"
+    assert replicated(lambda seed: resolve_default(seed=seed), 4, 1) == resolve_default(seed=4)
+
+
 def test_likelihood_is_of_the_main_run_where_there_is_no_other(tmp_path):
     for study in (resolve_preset("digits"), resolve_run(tmp_path, TINY)):
         assert study.bound_run is study.main
@@ -176,7 +193,8 @@ def test_nothing_is_stored_of_a_run_that_does_not_exist(run):
     assert run.result("quality", Quality) is None
     assert run.latest("quality", Quality) is None
     assert run.bound() is None
-    assert run.full_bounds("test") == []
+    assert run.full_bound() is None
+    assert run.bounds("test") == []
 
 
 def test_results_of_other_weights_do_not_count(run):
@@ -223,27 +241,32 @@ def test_of_several_results_that_of_the_same_evaluation_counts_else_the_newest(r
     assert isinstance(run.entry("quality"), Entry)
 
 
-def test_the_full_bound_is_preferred_to_the_stratified_one(run):
+def test_the_bound_of_the_most_images_counts_and_of_equally_many_the_full_one(run):
     paper = PROTOCOLS["paper"]
-    store_results(run, cell_results())
+    store_results(run, cell_results())  # the stratified bound of twelve images
     assert run.bound().estimator == "stratified"
-    assert run.bound("train") is None
-    store_results(run, {bound_name("test", paper): make_terms([[1.0] * STEPS] * 3, protocol=paper)})
-    assert run.bound().estimator == "full"
+    assert run.bound("train") is None and run.full_bound() is None
+    for n, expected in [(3, "stratified"), (12, "full")]:
+        store_results(run, {bound_name("test", paper): make_terms([[1.0] * STEPS] * n, protocol=paper)})
+        assert (run.bound().estimator, len(run.bound().image_id)) == (expected, 12)
+        assert len(run.full_bound().image_id) == n
     assert run.bound("test", PROTOCOLS["exact"]) is None
 
 
-def test_the_full_bounds_of_a_split_are_those_of_all_steps(run):
+def test_the_bounds_under_all_protocols_are_of_the_same_images_and_steps(run):
     everything = bounds()
     shorter = combine(PROTOCOLS["paper"], draws=2)
     everything[bound_name("test", shorter, "full", 10)] = make_terms([[1.0] * 10] * 3, protocol=shorter)
     store_results(run, {"training": make_log(), **everything})
-    names = [terms.protocol.name for terms in run.full_bounds("test")]
+    names = [terms.protocol.name for terms in run.bounds("test")]
     assert names == [
         *("exact", "exact+fixed-small", "exact+optimal", "paper", "paper+fixed-small", "paper+optimal")
     ]
-    assert [terms.split for terms in run.full_bounds("train")] == ["train", "train"]
-    assert all(isinstance(terms, FullBoundTerms) for terms in run.full_bounds("test"))
+    assert [terms.split for terms in run.bounds("train")] == ["train", "train"]
+    assert all(isinstance(terms, FullBoundTerms) for terms in run.bounds("test"))
+    more = subsample(realistic(13, np.random.default_rng(0), steps=STEPS), 5, np.random.default_rng(1))
+    store_results(run, {bound_name("test", PROTOCOLS["paper"], "stratified"): more})
+    assert [(terms.estimator, len(terms.image_id)) for terms in run.bounds("test")] == [("stratified", 13)]
 
 
 def test_entries_are_read_again_when_the_file_changes(run):

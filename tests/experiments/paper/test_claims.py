@@ -18,7 +18,7 @@ from experiments.paper.claims import (
     verdict,
 )
 from experiments.paper.evidence import Evidence
-from experiments.study import resolve_preset, resolve_run
+from experiments.study import replicated, resolve_preset, resolve_run
 
 INF, NAN = math.inf, math.nan
 AT_MOST = (-INF, 0.03)
@@ -69,11 +69,11 @@ def claim_of(*estimates, missing=""):
 @pytest.mark.parametrize(
     ("estimates", "missing", "expected", "condition"),
     [
-        ([estimate(1, 2)], "", "holds", "condition"),
-        ([estimate(1, 2), estimate(-1, 1)], "", "undecided", "condition"),
-        ([estimate(1, 2), estimate(-2, -1)], "", "does not hold", "condition"),
-        ([estimate(1, 2)], "not measured: a", "undecided", "condition; not measured: a"),
-        ([estimate(-2, -1)], "not measured: a", "does not hold", "condition; not measured: a"),
+        ([estimate(1, 2)], "", "holds", "condition; 1 training"),
+        ([estimate(1, 2), estimate(-1, 1)], "", "undecided", "condition; 1 training"),
+        ([estimate(1, 2), estimate(-2, -1)], "", "does not hold", "condition; 1 training"),
+        ([estimate(1, 2)], "not measured: a", "undecided", "condition; 1 training; not measured: a"),
+        ([estimate(-2, -1)], "not measured: a", "does not hold", "condition; 1 training; not measured: a"),
         ([], "not measured: a", "undecided", "not measured: a"),
     ],
 )
@@ -81,6 +81,20 @@ def test_what_was_not_measured_cannot_confirm_a_claim(estimates, missing, expect
     found = check(claim_of(*estimates, missing=missing), resolve_run(tmp_path, TINY))
     assert (found.verdict, found.condition) == (expected, condition)
     assert found.ours.known == bool(estimates)
+
+
+def test_a_claim_is_judged_by_all_trainings(tmp_path):
+    """Each training alone would decide; with three the interval is over trainings: 2 +- 4.303 / sqrt(3)."""
+    of_seeds = {seed: Estimate(value, value - 0.1, value + 0.1, "1") for seed, value in enumerate((1, 2, 3))}
+    claim = Claim(
+        "sentence", "place", "paper", lambda study: Evidence((of_seeds[study.main.spec.seed],), "condition")
+    )
+    study = replicated(lambda seed: resolve_preset("digits", seed=seed, runs=tmp_path), 0, 3)
+    assert check(claim, resolve_preset("digits", runs=tmp_path)).verdict == "holds"
+    found = check(claim, study)
+    half = 4.302653 / math.sqrt(3)
+    assert found.ours[:3] == pytest.approx((2, 2 - half, 2 + half))
+    assert (found.verdict, found.condition) == ("undecided", "condition; 3 trainings")
 
 
 def test_without_results_every_claim_is_undecided_and_says_why(tmp_path):

@@ -18,7 +18,7 @@ from experiments.paper import evidence
 from experiments.paper.claims import CLAIMS, check
 from experiments.paper.evidence import EPS_L, EPS_MSE, MU_L, MU_L_LEARNED, MU_MSE
 from experiments.paper.presets import TABLE_2
-from experiments.study import StudyOptions, resolve_preset, resolve_run
+from experiments.study import StudyOptions, replicated, resolve_preset, resolve_run
 
 PAPER = PROTOCOLS["paper"]
 LEARNED_EPS = TABLE_2[3]
@@ -90,8 +90,8 @@ def test_the_nearest_competitor_decides_and_its_interval_is_shown(study):
     assert found.verdict == "holds"
     assert found.ours[:3] == pytest.approx((5.0, 5 - math.sqrt(2), 5 + math.sqrt(2)))
     assert found.condition == (
-        "difference of the Frechet distances, n = 512 samples each (digits-classifier); digits, 30 updates, "
-        "1 seed"
+        "difference of the Frechet distances, n = 512 samples each (digits-classifier); digits, 30 updates; "
+        "1 training"
     )
 
 
@@ -292,7 +292,8 @@ def test_clipping_is_said_where_most_updates_were_clipped(study):
     assert evidence.clipped_share(study.runs[0]) == (pytest.approx(29 / 30), 31.0)
     condition = checked(study, "Learning the reverse variance").condition
     assert condition.endswith(
-        "30 updates, 1 seed; gradients were clipped in 97% of the updates of mu, L, learned (median norm 31)"
+        "30 updates; gradients were clipped in 97% of the updates of mu, L, learned (median norm 31); "
+        "1 training"
     )
     assert all(math.isnan(value) for value in evidence.clipped_share(study.main))
 
@@ -302,3 +303,68 @@ def test_cells_are_named_as_in_table_2():
         "mu, L, learned",
         "mu, MSE, fixed",
     ]
+
+
+# Several trainings
+
+
+@pytest.fixture
+def three(tmp_path):
+    """The digits' study with three seeds."""
+    return replicated(lambda seed: resolve_preset("digits", seed=seed, runs=tmp_path / "runs"), 0, 3)
+
+
+def test_distances_are_compared_over_trainings(three):
+    """Margins of 17, 16 and 15, whose own intervals no longer matter: 16 +- 4.303 / sqrt(3)."""
+    for one, best in zip(three.seeds, (3.0, 4.0, 5.0), strict=True):
+        put_distances(one, eps_mse=best)
+    found = checked(three, "gives the best samples")
+    half = 4.302653 / math.sqrt(3)
+    assert found.ours[:3] == pytest.approx((16.0, 16 - half, 16 + half))
+    assert found.condition.endswith("digits, 30 updates; 3 trainings")
+
+
+def test_a_training_that_is_not_measured_yet_does_not_count(three):
+    for one, best in zip(three.seeds[:2], (3.0, 4.0), strict=True):
+        put_distances(one, eps_mse=best)
+    found = checked(three, "gives the best samples")
+    assert found.ours.value == 16.5 and found.condition.endswith("2 trainings")
+
+
+def test_a_claim_stays_open_where_some_trainings_diverged(three):
+    for one in three.seeds:
+        put_distances(one, eps_mse=3.0)
+    put(three.seeds[1], LEARNED_EPS, status="diverged", reason="loss is nan")
+    found = checked(three, "with a learned variance is unstable")
+    assert found.verdict == "undecided"
+    assert found.condition.endswith("3 trainings; some trainings diverged and others did not")
+    for one in three.seeds:
+        put(one, LEARNED_EPS, status="diverged", reason="loss is nan")
+    assert verdict_of(three, "with a learned variance is unstable") == "holds"
+
+
+def test_codelengths_over_trainings_keep_the_interval_over_images(three):
+    """The images, which are the same for every training, differ although the trainings agree."""
+    full = realistic(40, np.random.default_rng(0), steps=20)
+    lower = replace(full, terms=full.terms * np.random.default_rng(1).uniform(0.9, 1.0, full.terms.shape))
+    for one in three.seeds:
+        put(one, EPS_L, bound=lower)
+        put(one, EPS_MSE, bound=full)
+    alone, joined = (checked(study, "gives better codelengths") for study in (three.seeds[1], three))
+    assert joined.ours[:3] == pytest.approx(alone.ours[:3])
+    assert joined.condition.endswith("3 trainings")
+
+
+def test_what_is_measured_of_one_training_says_so(three):
+    store_results(three.main, {"training": make_log(), "neighbours": make_neighbours()})
+    found = checked(three, "no copies")
+    assert (found.ours.value, found.condition.endswith("; 1 training")) == (0.3, True)
+
+
+def test_test_images_from_other_places_are_not_compared_with_training_images(tmp_path):
+    study = resolve_preset("photos", runs=tmp_path)
+    terms = spread([1.0] * 20)
+    store_results(study.main, {"training": make_log(), bound_name("test", PAPER): terms})
+    found = checked(study, "Test and training images")
+    assert found.verdict == "undecided"
+    assert found.condition == "test images of photos lie elsewhere in the photographs than training images"

@@ -46,6 +46,9 @@ def test_a_folder_is_named_by_its_cell_and_by_what_is_not_the_presets():
     other = preset("digits", settings={"train.batch_size": "16"})
     assert run_name(other) == f"eps-mse-fixed-large-{other.training_digest()}"
     assert run_name(preset("digits", settings={"evaluation.n_samples": "9"})) == "eps-mse-fixed-large"
+    assert run_name(preset("digits", seed=2)) == "eps-mse-fixed-large-seed-2"
+    seeded = preset("digits", settings={"train.batch_size": "16"}, seed=2)
+    assert run_name(seeded) == f"{run_name(other)}-seed-2"
 
 
 def test_an_unknown_preset_is_refused():

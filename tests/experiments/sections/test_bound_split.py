@@ -3,14 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_bounds import make_terms
 from stored_results import STEPS, cell_results, main_results, make_simple_codes, store_results
 
 from ddpm_eval.protocol import PROTOCOLS
+from ddpm_eval.results.bound_terms import bound_name
 from experiments.sections.bound_split import section
 
 HOW = (
     "digits test set, n = 12 images, protocol paper: trained variance, x_0 clipped, tanh decoder, one draw, "
-    "95% intervals over images"
+    "all terms, 95% intervals over images"
 )
 
 
@@ -76,3 +78,15 @@ def test_the_stratified_bound_stands_in_for_the_full_one(empty):
     found = section(empty)
     assert [table.stem.name for table in found.tables] == ["split", "table4"]  # no baseline is stored
     assert pd.read_csv(empty.figures / "terms.csv")["floor_bits_per_dim"].isna().all()  # nor a schedule
+
+
+def test_table_4_is_of_all_terms_of_fewer_images_and_the_split_of_all_images(empty):
+    name = bound_name("test", PROTOCOLS["paper"])
+    few = make_terms([[1.0] * STEPS] * 5, protocol=PROTOCOLS["paper"])
+    store_results(empty.main, {**cell_results(), name: few})
+    split, table4 = section(empty).tables
+    assert pd.read_csv(empty.tables / "split.csv")["n_images"].tolist() == [12] * 4
+    assert set(pd.read_csv(empty.tables / "table4.csv")["n_images"]) == {5}
+    assert "n = 12 images" in split.caption and "the stratified estimator" in split.caption
+    assert "n = 5 images" in table4.caption and "of fewer images than the split" in table4.caption
+    assert set(pd.read_csv(empty.figures / "rate_distortion.csv")["n_distortion"]) == {5}

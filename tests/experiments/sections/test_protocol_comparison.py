@@ -30,7 +30,7 @@ def test_only_fixed_variances_have_a_floor(measured):
 
 def test_test_and_training_images_are_compared(measured):
     found = section(measured)
-    assert found.tables[1].caption == "Training against test images, protocol paper, n = 8 and 12."
+    assert found.tables[1].caption == "Training against test images of digits, protocol paper, n = 8 and 12."
     gap = pd.read_csv(measured.tables / "gap.csv")
     assert (gap["n_train"].iloc[0], gap["n_test"].iloc[0]) == (8, 12)
 

@@ -3,10 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-from stored_results import cell_results, make_log, store_results
+from quality_examples import make_quality
+from stored_results import STEPS, cell_results, make_log, store_results
 
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS
 from experiments.sections.table2 import section
+from experiments.study import StudyOptions, replicated, resolve_preset
+
+
+def resolve(folder, seed):
+    """Return the digits' study of a seed, on a chain of a few steps."""
+    settings = {"diffusion.timesteps": str(STEPS)}
+    options = StudyOptions(folder / "reports")
+    return resolve_preset("digits", settings, seed, runs=folder / "runs", options=options)
 
 
 def test_all_six_cells_are_shown_with_the_papers_numbers(measured):
@@ -68,3 +77,36 @@ def test_a_cell_is_missing_until_everything_is_measured(empty, left_out):
         assert not empty.report_folder.exists()
     else:
         assert pd.read_csv(empty.tables / "table2.csv")["status"].tolist() == ["missing"] * 6
+
+
+def test_of_one_training_the_caption_says_what_the_intervals_leave_out(measured):
+    found = section(measured)
+    assert "trained once: the intervals leave out what another seed would change" in found.tables[0].caption
+    assert [table.stem.name for table in found.tables] == ["table2"]
+
+
+def test_of_several_seeds_table_2_has_means_and_the_spread_between_trainings(tmp_path):
+    study = replicated(lambda seed: resolve(tmp_path, seed), 0, 3)
+    distances = {run.folder: 10.0 for run in study.every_run}
+    distances |= {one.main.folder: best for one, best in zip(study.seeds, (3.0, 4.0, 5.0), strict=True)}
+    for run in study.every_run:
+        low_high = (distances[run.folder] - 1, distances[run.folder] + 1)
+        quality = make_quality(frechet_distance=(distances[run.folder], *low_high))
+        store_results(run, {**cell_results(), "quality": quality})
+    found = section(study)
+    assert [table.stem.name for table in found.tables] == ["table2", "table2_seeds", "table2_differences"]
+    table = pd.read_csv(study.tables / "table2.csv")
+    assert list(table.columns)[: len(TABLE2_COLUMNS)] == list(TABLE2_COLUMNS)
+    main = table.iloc[-1]
+    half = 4.302653 / np.sqrt(3)  # Student's t with two degrees of freedom
+    assert (main["frechet_distance"], main["frechet_distance_between"], main["trainings"]) == (4.0, 1.0, 3)
+    assert main["frechet_distance_high"] == pytest.approx(4.0 + half)
+    assert "Means of 3 trainings of each cell, seeds 0 to 2" in found.tables[0].caption
+    seeds = pd.read_csv(study.tables / "table2_seeds.csv")
+    assert seeds["seed"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert seeds["frechet_distance"].iloc[[5, 11, 17]].tolist() == [3.0, 4.0, 5.0]
+    differences = pd.read_csv(study.tables / "table2_differences.csv")
+    assert differences["frechet_distance"].tolist() == [6.0] * 5
+    assert differences["frechet_distance_low"].tolist() == pytest.approx([6.0 - half] * 5)
+    assert differences["bits_per_dim"].tolist() == [0.0] * 5  # all are of the same made-up terms
+    assert set(differences["trainings"]) == {3}
