@@ -25,6 +25,7 @@ from ddpm_eval.stages.quality_stages import FeatureSource, QualityStage, check_s
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import TRAINING, record_training, stored_log
+from ddpm_eval.training.checkpoint import FILE_NAME
 from experiments.comparison import Comparison, Measured
 from experiments.study import with_evaluation
 
@@ -69,7 +70,7 @@ class Aspect(NamedTuple):
 
 
 def open_runs(
-    folders: Sequence[Path],
+    paths: Sequence[Path],
     runtime: Runtime,
     data_root: Path | None,
     settings: Mapping[str, str],
@@ -78,7 +79,7 @@ def open_runs(
     """Return the runs in folders by their names, all with the evaluation of the first.
 
     Args:
-        folders: of the runs.
+        paths: of the runs: their folders or checkpoints.
         runtime: where to compute.
         data_root: where data sets lie that are not embedded.
         settings: fields of the evaluation to replace.
@@ -87,6 +88,7 @@ def open_runs(
     Raises:
         ValueError: if there are fewer than two, one is named twice or is not there, or a setting is unknown.
     """
+    folders = run_folders(paths)
     found: dict[str, Run] = {}
     for label, folder in zip(names_of(folders), folders, strict=True):
         run = runs.open_run(folder, runtime, data_root, _named(label, progress))
@@ -94,6 +96,21 @@ def open_runs(
         spec = run.spec.model_copy(update={"evaluation": evaluation})
         found[label] = replace(run, spec=with_evaluation(folder, spec, settings))
     return found
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Return the folders of runs, of which a checkpoint may have been named.
+
+    Raises:
+        ValueError: if another file was named.
+    """
+    for path in paths:
+        if path.is_file() and path.name != FILE_NAME:
+            raise ValueError(
+                f"{path} is a file: a RUN is a folder with a {FILE_NAME} (put each checkpoint of a training into "
+                "a folder of its own)"
+            )
+    return [path.parent if path.is_file() else path for path in paths]
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
