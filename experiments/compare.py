@@ -107,8 +107,8 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_file() and path.name != FILE_NAME:
             raise ValueError(
-                f"{path} is a file: a RUN is a folder with a {FILE_NAME} (put each checkpoint of a training into "
-                "a folder of its own)"
+                f"{path} is a file: a RUN is a folder with a {FILE_NAME} (put each checkpoint of a training "
+                "into a folder of its own)"
             )
     return [path.parent if path.is_file() else path for path in paths]
 
