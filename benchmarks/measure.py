@@ -15,7 +15,8 @@ from ddpm_eval import runtime
 from ddpm_eval.runtime import Precision
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.registry import stages
-from ddpm_eval.stages.run import Run, open_run
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import open_run
 from experiments.commands.open_run import working_on
 from experiments.progress import stage_bars
 from experiments.study import with_evaluation

@@ -299,6 +299,11 @@ class RunSpec(Frozen):
         return self
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether the network takes classes, which no network does that is trained here."""
+        return isinstance(self.network, NamedNetwork) and self.network.conditional
+
+    @property
     def unet(self) -> NetworkSpec:
         """The sizes of the network, which is a U-Net of this project.
 

@@ -37,6 +37,24 @@ def read_json(text: str) -> object:
         raise ValueError(f"{_shown.repr(text)} is {UNREADABLE}") from None
 
 
+def read_value(key: str, text: str) -> object:
+    """Read a value as JSON or, if it is none, as plain text.
+
+    Args:
+        key: what it is the value of, for the message.
+        text: the value.
+
+    Raises:
+        ValueError: if it is JSON that cannot be held.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except (RecursionError, ValueError):  # the latter of integers with thousands of digits
+        raise ValueError(f"{key} is {_shown.repr(text)}: {UNREADABLE}") from None
+
+
 def parse(document: object) -> RunSpec:
     """Return the run that a JSON document describes.
 
@@ -70,7 +88,7 @@ def override(spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:
         node = document
         for parent in parents:
             node = node[parent]
-        node[leaf] = _value(key, text)
+        node[leaf] = read_value(key, text)
     return parse(document)
 
 
@@ -98,16 +116,6 @@ def _sentence(error: ValidationError) -> str:
     if not where or isinstance(found, dict):
         return f"{where}: {message}" if where else message
     return f"{where} is {_shown.repr(found)}: {message[0].lower()}{message[1:]}"
-
-
-def _value(key: str, text: str) -> object:
-    """Read a value as JSON or, if it is none, as plain text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    except (RecursionError, ValueError):  # the latter of integers with thousands of digits
-        raise ValueError(f"{key} is {_shown.repr(text)}: {UNREADABLE}") from None
 
 
 def _flatten(specification: BaseModel, prefix: str = "") -> dict[str, object]:

@@ -1,10 +1,11 @@
-"""What a checkpoint says of its run: its specification, and how its training went."""
+"""What the folder of a run says of it: its specification, and how its training went."""
 
 from pathlib import Path
 
 from ddpm_eval.interchange.published_run import check_card
 from ddpm_eval.results.records import TrainingLog
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import NamedNetwork, RunSpec
+from ddpm_eval.stages.named_run import named_spec, unknown_training
 from ddpm_eval.training import checkpoint, loop
 
 
@@ -14,6 +15,9 @@ def trained_spec(folder: Path) -> RunSpec:
     Raises:
         ValueError: if the folder holds no checkpoint, or a published run whose card does not fit.
     """
+    named = named_spec(folder)
+    if named is not None:
+        return named
     saved = checkpoint.load(folder / checkpoint.FILE_NAME, prefixes=())
     check_card(folder)
     steps = saved.step or saved.spec.train.steps
@@ -21,10 +25,14 @@ def trained_spec(folder: Path) -> RunSpec:
 
 
 def trained_log(folder: Path) -> tuple[RunSpec, TrainingLog]:
-    """Return what the checkpoint in ``folder`` was made with, and the log of its training.
+    """Return what the network in ``folder`` was made with, and the log of its training.
 
     Raises:
-        ValueError: if the folder holds no checkpoint.
+        ValueError: if the folder holds neither a checkpoint nor a named network.
     """
+    named = named_spec(folder)
+    if named is not None:
+        assert isinstance(named.network, NamedNetwork)
+        return named, unknown_training(named.network)
     saved = checkpoint.load(folder, prefixes=("ema/", "log/"))
     return saved.spec, loop.training_log(saved)

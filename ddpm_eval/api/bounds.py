@@ -13,7 +13,7 @@ from ddpm_eval.api.progress_bars import shown
 from ddpm_eval.data.image_set import ImageSet, from_array
 from ddpm_eval.metrics import bound
 from ddpm_eval.metrics.bound import Estimator, EstimatorName
-from ddpm_eval.metrics.time_convention import check_ends, time_offset
+from ddpm_eval.metrics.time_convention import check_ends, doubt_of_times, time_offset
 from ddpm_eval.metrics.work import SerialWork
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.reporting.bound_comparisons import paired_table
@@ -136,11 +136,13 @@ def evaluate_bound(
         raise ValueError("a target half-width is for the stratified estimator (full evaluates every term)")
     wanted = _protocol(protocol) if isinstance(protocol, str) else protocol
     image_set = images if isinstance(images, ImageSet) else from_array(images)
-    _check_shape(model, image_set)
+    model.check_shape((image_set.channels, image_set.side, image_set.side))
     with model.evaluating() as measured, shown(progress) as report:
         if model.verify_times:
             check_ends(measured, image_set)
-            _warn_of_times(time_offset(measured, image_set))
+            doubt = doubt_of_times(time_offset(measured, image_set))
+            if doubt:
+                warnings.warn(doubt, stacklevel=2)
         while True:
             (terms,) = bound.evaluate_bound(
                 measured,
@@ -192,28 +194,6 @@ def _protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"there is no protocol {name!r} ({', '.join(PROTOCOLS)} are, or give a Protocol)")
     return PROTOCOLS[name]
-
-
-def _check_shape(model: Model, images: ImageSet) -> None:
-    found = (images.channels, images.side, images.side)
-    if model.shape is not None and tuple(model.shape) != found:
-        expected, other = ("x".join(map(str, shape)) for shape in (model.shape, found))
-        raise ValueError(
-            f"the model is of images of {expected}, but these have {other} (of another data set?)"
-        )
-
-
-def _warn_of_times(offset: int) -> None:
-    """Warn of a network that counts times otherwise than it is asked to."""
-    if offset == 0:
-        return
-    later, sign = ("after", "+") if offset > 0 else ("before", "-")
-    warnings.warn(
-        f"the network's estimates of x_0 are better with the time {later} the one that it is given: is its "
-        f"count of times off by one? (times are 0 to T - 1; lambda x, t: network(x, t {sign} 1) shifts them, "
-        "verify_times=False measures it as it is)",
-        stacklevel=3,
-    )
 
 
 def _can_improve(terms: BoundTerms, estimator: Estimator, target_halfwidth: float | None) -> bool:

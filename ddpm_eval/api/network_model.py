@@ -92,6 +92,14 @@ class Model:
                 f"terminal signal needs one of {', '.join(UNTIL_PURE_NOISE)})"
             )
 
+    def check_shape(self, found: tuple[int, int, int]) -> None:
+        """Raise ValueError if images of this shape are of another one than the model's, as far as known."""
+        if self.shape is not None and tuple(self.shape) != found:
+            expected, other = ("x".join(map(str, shape)) for shape in (self.shape, found))
+            raise ValueError(
+                f"the model is of images of {expected}, but these have {other} (of another data set?)"
+            )
+
     def respaced(self, steps: int | Sequence[int], spacing: Spacing = "trailing") -> "Model":
         """Return the model on a chain of fewer steps.
 
@@ -119,18 +127,13 @@ class Model:
         for module in training:
             module.training = False
         try:
-            yield self._measured()
+            yield self.measured()
         finally:
             for module in training:
                 module.training = True
 
-    @property
-    def _arithmetic_device(self) -> torch.device:
-        """The network's device, but the CPU where that has no float64."""
-        assert isinstance(self.device, torch.device)
-        return torch.device("cpu") if self.device.type == "mps" else self.device
-
-    def _measured(self) -> measured_model.Model:
+    def measured(self) -> measured_model.Model:
+        """Return the model in the form of the estimators, its network as it is."""
         assert isinstance(self.device, torch.device) and self.dtype is not None
         if isinstance(self.variance, str):
             variance: Variance | Tensor = self.variance
@@ -142,6 +145,12 @@ class Model:
         return measured_model.Model(
             network, self.chain, self.predicts, variance, dtype=None, conditional=self.conditional
         )
+
+    @property
+    def _arithmetic_device(self) -> torch.device:
+        """The network's device, but the CPU where that has no float64."""
+        assert isinstance(self.device, torch.device)
+        return torch.device("cpu") if self.device.type == "mps" else self.device
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ def check_ends(model: Model, images: ImageSet) -> None:
     except FAILURES as error:
         hint = "" if model.conditional else " (or is it class-conditional?)"
         raise ValueError(
-            f"the network cannot be evaluated on images of shape {list(x_0.shape)}{hint}: "
-            f"{_first_line(error)}"
+            f"the network cannot be evaluated on images of shape {list(x_0.shape)}{hint}: {first_line(error)}"
         ) from error
     for t in (1, last):
         try:
@@ -56,7 +55,7 @@ def check_ends(model: Model, images: ImageSet) -> None:
             raise ValueError(
                 f"the network fails at t = {time}, where it is given {int(process.schedule.network_time[t])} "
                 "(times are 0 to T - 1: does it count from 1, or has it another number of steps?): "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
 
 
@@ -73,6 +72,18 @@ def time_offset(model: Model, images: ImageSet) -> int:
     process = model.given_labels(images.ids, images.labels).under(PROTOCOLS["exact"]).process
     x_0, ids = _first_images(process, images, COMPARED_IMAGES)
     return next((shift for shift in (-1, 1) if _is_better(process, x_0, ids, shift)), 0)
+
+
+def doubt_of_times(offset: int) -> str:
+    """Return the sentence about a network whose `time_offset` this is, "" if it is 0."""
+    if offset == 0:
+        return ""
+    later, sign = ("after", "+") if offset > 0 else ("before", "-")
+    return (
+        f"the network's estimates of x_0 are better with the time {later} the one that it is given: is its "
+        f"count of times off by one? (times are 0 to T - 1; lambda x, t: network(x, t {sign} 1) shifts them, "
+        "verify_times=False measures it as it is)"
+    )
 
 
 def _is_better(process: ReverseProcess, x_0: Tensor, ids: Tensor, shift: int) -> bool:
@@ -112,5 +123,6 @@ def _first_images(process: ReverseProcess, images: ImageSet, count: int) -> tupl
     return x_0, torch.from_numpy(images.ids[index]).to(device)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the type of an error and the first line of what it says."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -13,7 +13,6 @@ from ddpm_eval.files import content_digest, digest
 from ddpm_eval.metrics.histograms import histogram_bits
 from ddpm_eval.metrics.image_coders import CODERS, code_images
 from ddpm_eval.metrics.work import Work
-from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.gaussian import Gaussian
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.results.fields import Array, Record
@@ -59,8 +58,11 @@ class BaselineStage(Stage):
         """Return the digest of the data, the images that are scored, and the chain."""
         diffusion = run.spec.diffusion
         chain = (diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end)
+        own = (run.weights,) if diffusion.schedule == "table" else ()  # the digest covers the table
         positions = content_digest([TEST_BOUND.positions(run)])
-        return digest(run.train_images.digest, run.test_images.digest, positions, *chain, _variance(run))
+        return digest(
+            run.train_images.digest, run.test_images.digest, positions, *chain, *own, _variance(run)
+        )
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Fit the Gaussian and evaluate it in closed form, on the main process."""
@@ -69,7 +71,7 @@ class BaselineStage(Stage):
         n = len(run.train_images)
         positions = TEST_BOUND.positions(run)
         gaussian = Gaussian.fit(_batches(run.train_images, np.arange(n)))
-        schedule = make_schedule(run.spec.diffusion)
+        schedule = run.schedule().to("cpu")
         variance = schedule.fixed_variance(_variance(run))
         nll = []
         total = []

@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import nn
 
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ImageSet
-from ddpm_eval.interchange.published_run import check_card
 from ddpm_eval.metrics.bound import Model
 from ddpm_eval.model.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.fields import Record
+from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.results.store import Entry, Result, Store
 from ddpm_eval.runtime import Progress, Runtime, silent
 from ddpm_eval.spec import RunSpec, Spacing
 from ddpm_eval.stages.shared_work import SharedWork
 from ddpm_eval.training import checkpoint as checkpoints
 from ddpm_eval.training.checkpoint import Checkpoint
-from ddpm_eval.training.loop import check_same_run
+from ddpm_eval.training.loop import check_same_run, training_log
 
 R = TypeVar("R", bound=Record)
 PARTIAL = "partial"
@@ -44,6 +44,8 @@ class Run:
         runtime: where to compute.
         data_root: where data sets lie that are not embedded.
         progress: called with a stage's name, the work done and the work in all.
+        asked_batch_size: images in each network evaluation; None takes a number that suits the device.
+        is_trained_here: whether training can go on.
     """
 
     folder: Path
@@ -51,11 +53,23 @@ class Run:
     runtime: Runtime
     data_root: Path | None = None
     progress: Progress = silent
+    asked_batch_size: int | None = None
+    is_trained_here: ClassVar[bool] = True
 
     @property
     def checkpoint(self) -> Path:
         """The path of the checkpoint."""
         return self.folder / checkpoints.FILE_NAME
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a network to be measured."""
+        return self.checkpoint.exists()
+
+    @property
+    def steps_done(self) -> int:
+        """The number of updates that the network has had."""
+        return self.header.step
 
     @cached_property
     def header(self) -> Checkpoint:
@@ -80,9 +94,17 @@ class Run:
     @cached_property
     def network(self) -> nn.Module:
         """The network with its averaged weights, in evaluation mode on the device."""
-        check_same_run(self.header, self.spec, self.checkpoint)
+        self.check()
         _, network = checkpoints.load_network(self.checkpoint)
         return self.runtime.compile(self.runtime.place(network, self.spec.unet.base_channels))
+
+    def check(self) -> None:
+        """Raise ValueError unless the checkpoint is of this run."""
+        check_same_run(self.header, self.spec, self.checkpoint)
+
+    def training_log(self) -> TrainingLog:
+        """Return what the checkpoint says of its training."""
+        return training_log(checkpoints.load(self.checkpoint, prefixes=("ema/", "log/")))
 
     def forget_weights(self) -> None:
         """Read the checkpoint again when it is next needed, because it has changed."""
@@ -116,6 +138,11 @@ class Run:
         schedule = self.schedule(num_steps, spacing)
         return Model(self.network, schedule, diffusion.prediction, diffusion.variance_name)
 
+    @property
+    def sampling_choices(self) -> tuple[object, ...]:
+        """Return what every sample depends on beside the network."""
+        return (SAMPLING.model_dump_json(),)
+
     def process(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> ReverseProcess:
         """Return p_theta for sampling, on all steps or on a chain of so many evenly spaced ones."""
         return self.model(num_steps, spacing).under(SAMPLING).process
@@ -123,7 +150,7 @@ class Run:
     @property
     def batch_size(self) -> int:
         """The number of images in each network evaluation."""
-        return self.runtime.batch_size(self.spec.data.side, self.spec.unet.base_channels)
+        return self.asked_batch_size or self.runtime.batch_size(self.spec.data.side, self.spec.unet.base_channels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -194,20 +221,3 @@ class RunResults:
             "wall_seconds": round(seconds, 3),
             "choices": choices,
         }
-
-
-def open_run(
-    folder: Path, runtime: Runtime, data_root: Path | None = None, progress: Progress = silent
-) -> Run:
-    """Return the run whose checkpoint lies in ``folder``.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if not (folder / checkpoints.FILE_NAME).exists():
-        raise ValueError(
-            f"{folder} holds no {checkpoints.FILE_NAME} (train the run first, or name another folder)"
-        )
-    check_card(folder)
-    spec = checkpoints.load(folder, prefixes=()).spec
-    return Run(folder, spec, runtime, data_root, progress)

@@ -19,7 +19,7 @@ from ddpm_eval.results.records import Interpolations, Samples, Trajectory
 from ddpm_eval.results.store import Result
 from ddpm_eval.spec import Method, Spacing
 from ddpm_eval.stages.base import Output, Stage, result_key
-from ddpm_eval.stages.run import SAMPLING, Run
+from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.training_stage import record_divergence
 
 DEFAULT_SPACING: Spacing = "trailing"
@@ -60,7 +60,7 @@ class SamplesStage(Stage):
         steps = self._steps(run)
         usual = self.spacing == DEFAULT_SPACING or steps == run.spec.diffusion.timesteps
         spacing = () if usual else (self.spacing,)
-        return result_key(run, SAMPLING.model_dump_json(), steps, self.method, *spacing)
+        return result_key(run, *run.sampling_choices, steps, self.method, *spacing)
 
     def outputs(self, run: Run) -> tuple[Output, ...]:
         """Return where the samples are stored; a chain of all steps is the run's own, however it is named."""
@@ -146,7 +146,7 @@ class TrajectoryStage(Stage):
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that each trajectory depends on; their number is no part of it."""
-        return result_key(run, SAMPLING.model_dump_json(), self.times(run))
+        return result_key(run, *run.sampling_choices, self.times(run))
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether enough trajectories are stored."""
@@ -221,11 +221,11 @@ class InterpolationStage(Stage):
     def key(self, run: Run) -> str:
         """Return the digest of everything that the images depend on."""
         choices = (self.time(run), self.pairs, PAIRING, INTERPOLATION_WEIGHTS)
-        return result_key(run, SAMPLING.model_dump_json(), run.test_images.digest, *choices)
+        return result_key(run, *run.sampling_choices, run.test_images.digest, *choices)
 
     def applies(self, run: Run) -> bool:
-        """Tell whether the test set has enough images for the pairs."""
-        return 2 * self.pairs <= len(run.test_images)
+        """Tell whether the test set has enough images for the pairs, and the network takes no classes."""
+        return not run.spec.is_conditional and 2 * self.pairs <= len(run.test_images)
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of all mixtures."""
@@ -252,6 +252,10 @@ class InterpolationStage(Stage):
 
     def check(self, run: Run) -> None:
         """Raise ValueError if the chain has no such time, or the test set too few images."""
+        if run.spec.is_conditional:
+            raise ValueError(
+                "the network is class-conditional, and a mixture of two images has no class of its own"
+            )
         timesteps = run.spec.diffusion.timesteps
         if not 1 <= self.time(run) <= timesteps:
             raise ValueError(f"t is {self.time(run)}, but this chain has times 1 to {timesteps}")

@@ -28,6 +28,7 @@ from ddpm_eval.stages.base import Stage, ensure, is_done
 from ddpm_eval.stages.quality_stages import FeatureSource, check_sample_counts
 from ddpm_eval.stages.registry import stages
 from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import run_in
 from ddpm_eval.stages.training_stage import stored_log
 
 POLL_SECONDS = 0.25
@@ -65,7 +66,7 @@ class Job:
 
 def pending(job: Job) -> dict[str, int]:
     """Return the network evaluations that each stage of a job still needs."""
-    run = Run(job.folder, job.spec, ALONE, job.data_root)
+    run = run_in(job.folder, job.spec, ALONE, job.data_root)
     log = stored_log(run)
     if log is not None and log.diverged:
         return {}
@@ -120,7 +121,7 @@ def run_all(
 def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
     """Bring one run through its stages in this process; a run that diverges ends there."""
     here = runtime.start(job.device, threads)
-    run = Run(job.folder, job.spec, here, job.data_root, _reporting(job, on_progress))
+    run = run_in(job.folder, job.spec, here, job.data_root, _reporting(job, on_progress))
     known = stages(run, job.inception_weights)
     with locked_folder(job.folder) if here.main else nullcontext():
         if "quality" in job.stages and not _done([*known["train"], *known["quality"]], run):

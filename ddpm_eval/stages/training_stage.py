@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ddpm_eval.metrics.work import Work
-from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.records import ScheduleTables, TrainingLog
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.base import Output, Stage
 from ddpm_eval.stages.run import Run
-from ddpm_eval.training import checkpoint as checkpoints
 from ddpm_eval.training import loop
-from ddpm_eval.training.loop import TrainingOptions, check_same_run, training_log
+from ddpm_eval.training.loop import TrainingOptions
 
 TRAINING = "training"
 SCHEDULE = "schedule"
@@ -38,23 +36,27 @@ class TrainingStage(Stage):
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether training is over and its log stored."""
-        if not run.checkpoint.exists():
+        if not run.exists:
             return False
-        check_same_run(run.header, run.spec, run.checkpoint)
+        run.check()
         log = stored_log(run)
         return log is not None and (log.over or (log.status == "ok" and log.steps >= run.spec.train.steps))
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the cost of all updates, as if none were done."""
+        if not run.is_trained_here:
+            return 0
         return UPDATE_COST * run.spec.train.steps * run.spec.train.batch_size
 
     def outputs(self, run: Run) -> tuple[Output, ...]:
         """Return the names of the results; their key is not known before training has ended."""
-        key = run.weights if run.checkpoint.exists() else ""
+        key = run.weights if run.exists else ""
         return Output(TRAINING, key), Output(SCHEDULE, key)
 
     def compute(self, run: Run, work: Work) -> Record | None:
-        """Train, and return the log."""
+        """Train, and return the log; of a network that is not trained here return what is known."""
+        if not run.is_trained_here:
+            return run.training_log()
         log = loop.train(
             run.spec,
             run.train_images,
@@ -79,17 +81,17 @@ class TrainingStage(Stage):
 
 def stored_log(run: Run) -> TrainingLog | None:
     """Return the stored log of the checkpoint's training, None if there is none of its present weights."""
-    if not run.checkpoint.exists() or not run.results.has(TRAINING, run.weights):
+    if not run.exists or not run.results.has(TRAINING, run.weights):
         return None
     log = run.results.get(TRAINING, TrainingLog, run.weights)
-    return log if log.steps == run.header.step else None
+    return log if log.steps == run.steps_done else None
 
 
 def record_training(run: Run) -> None:
     """Store what the checkpoint says of its training, so that results are known to be of these weights."""
-    check_same_run(run.header, run.spec, run.checkpoint)
+    run.check()
     if run.runtime.any_process(stored_log(run) is None or not run.results.has(SCHEDULE, run.weights)):
-        log = training_log(checkpoints.load(run.checkpoint, prefixes=("ema/", "log/")))
+        log = run.training_log()
         run.results.put_all(_results(run, log), seconds=log.seconds)
     run.runtime.barrier()
 
@@ -108,7 +110,7 @@ def _results(run: Run, log: Record | None) -> list[Result]:
 
 
 def _tables(run: Run) -> ScheduleTables:
-    schedule = make_schedule(run.spec.diffusion)
+    schedule = run.schedule().to("cpu")
     return ScheduleTables(
         beta=schedule.beta.numpy()[1:],
         alpha_bar=schedule.alpha_bar.numpy()[1:],

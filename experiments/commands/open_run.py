@@ -12,7 +12,7 @@ from ddpm_eval import runtime
 from ddpm_eval.files import locked_folder
 from ddpm_eval.runtime import Precision
 from ddpm_eval.spec import RunSpec
-from ddpm_eval.stages import run as runs
+from ddpm_eval.stages import run_folders
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.training_stage import record_training
 from experiments.commands.options import (
@@ -63,7 +63,7 @@ def open_run(parameters: RunParameters) -> Run:
     """
     folder = chosen_folder(parameters)
     here = runtime.start(parameters.device, precision=parameters.precision)
-    run = runs.open_run(folder, here, parameters.data_root, stage_bars())
+    run = run_folders.open_run(folder, here, parameters.data_root, stage_bars())
     return replace(run, spec=with_evaluation(folder, run.spec, parameters.settings))
 
 
@@ -102,7 +102,7 @@ def working_on(run: Run) -> Iterator[None]:
         ValueError: if another process works on the run.
     """
     with locked_folder(run.folder) if run.runtime.main else nullcontext():
-        if run.checkpoint.exists():
+        if run.exists:
             record_training(run)
         yield
     runtime.stop()

@@ -9,7 +9,7 @@ from other_projects import run_spec, saved_run
 
 from ddpm_eval.interchange.published_run import CARD, check_card, publish_run
 from ddpm_eval.runtime import ALONE
-from ddpm_eval.stages.run import open_run
+from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.training.checkpoint import FILE_NAME, load, load_network, weights_digest
 
 

@@ -19,7 +19,8 @@ from ddpm_eval.spec_text import override
 from ddpm_eval.stages import preview
 from ddpm_eval.stages.base import ensure, is_done
 from ddpm_eval.stages.preview import Previews, history_key, mosaic, training_callbacks
-from ddpm_eval.stages.run import Run, open_run
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import TrainingStage
 from ddpm_eval.training.checkpoint import load

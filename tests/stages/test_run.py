@@ -14,7 +14,8 @@ from ddpm_eval.results.records import ReferenceImages
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.bound_stage import BoundStage
-from ddpm_eval.stages.run import Run, open_run
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage
 from ddpm_eval.stages.training_stage import TrainingStage, record_training
 from ddpm_eval.training.checkpoint import load

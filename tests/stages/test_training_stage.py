@@ -10,7 +10,8 @@ from ddpm_eval.results import hdf5
 from ddpm_eval.results.records import ScheduleTables, TrainingLog
 from ddpm_eval.runtime import ALONE
 from ddpm_eval.stages.base import is_done
-from ddpm_eval.stages.run import Run, open_run
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import (
     TrainingStage,
