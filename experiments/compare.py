@@ -18,11 +18,11 @@ from ddpm_eval.results.fields import Array
 from ddpm_eval.results.records import Quality, TrainingLog
 from ddpm_eval.results.store import Entry
 from ddpm_eval.runtime import Progress, Runtime
-from ddpm_eval.stages import run as runs
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.bound_stage import BoundStage, Pairing
 from ddpm_eval.stages.quality_stages import FeatureSource, QualityStage, check_sample_counts
 from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import TRAINING, record_training, stored_log
 from ddpm_eval.training.checkpoint import FILE_NAME
@@ -91,7 +91,7 @@ def open_runs(
     folders = run_folders(paths)
     found: dict[str, Run] = {}
     for label, folder in zip(names_of(folders), folders, strict=True):
-        run = runs.open_run(folder, runtime, data_root, _named(label, progress))
+        run = open_run(folder, runtime, data_root, _named(label, progress))
         evaluation = next(iter(found.values()), run).spec.evaluation
         spec = run.spec.model_copy(update={"evaluation": evaluation})
         found[label] = replace(run, spec=with_evaluation(folder, spec, settings))

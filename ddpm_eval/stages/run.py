@@ -150,7 +150,9 @@ class Run:
     @property
     def batch_size(self) -> int:
         """The number of images in each network evaluation."""
-        return self.asked_batch_size or self.runtime.batch_size(self.spec.data.side, self.spec.unet.base_channels)
+        if self.asked_batch_size is not None:
+            return self.asked_batch_size
+        return self.runtime.batch_size(self.spec.data.side, self.spec.unet.base_channels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
