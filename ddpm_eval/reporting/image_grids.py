@@ -16,6 +16,8 @@ from ddpm_eval.results.fields import Array
 
 PANEL_INCHES = 3.4
 WIDTH_INCHES = 7.0
+GROUP_SPACE = 0.08
+"""Space between groups of columns, as a share of their mean width."""
 NOTE_SHARE = 0.3
 """Space for a number below an image, as a share of the image's height."""
 
@@ -95,6 +97,7 @@ def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figu
             _show_with_notes(ax, images, notes.get(title))
             ax.set_title(title)
             ax.set_anchor("N")
+        figure.get_layout_engine().set(wspace=GROUP_SPACE)  # type: ignore[union-attr, call-arg]
     return figure
 
 

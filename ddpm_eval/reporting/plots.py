@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
-import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,13 +25,9 @@ from ddpm_eval.reporting.figure_style import (
     make_logarithmic,
     style,
 )
-from ddpm_eval.reporting.tables import INCEPTION, PAPER, features_of, format_estimate, heading
+from ddpm_eval.reporting.tables import PAPER, heading
 
-WIDE = 20
-"""Values that differ by more than this factor are drawn on a logarithmic axis."""
 LINE_STYLES = ("-", "--", "-.")
-PUBLISHED = {"score": "paper_inception_score", "frechet_distance": "paper_fid"}
-"""Columns of the paper's values, which are marked where the same extractor measured ours."""
 APART_POINTS = 4.0
 """How far the intervals of neighbouring lines are drawn apart, so that they can be told apart."""
 YARDSTICK = "test images"
@@ -147,31 +142,6 @@ def plot_step_differences(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_ablation(table: pd.DataFrame) -> Figure:
-    """Draw Table 2 as points with intervals: sample quality and bits/dim; a cell without numbers says why.
-
-    A dashed line marks the distance of the test images to the training images; crosses are the paper's
-    values, where the features are the paper's.
-
-    Args:
-        table: of `ddpm_eval.reporting.ablation_table.ablation_table`.
-    """
-    names = [f"{row.prediction}, {row.objective}, {row.variance}" for row in table.itertuples()]
-    features = features_of(table)
-    with style():
-        figure = Figure(figsize=(9.0, 2.9), layout="constrained")
-        axes = figure.subplots(1, 3, sharey=True)
-        for ax, column in zip(axes, ("frechet_distance", "score", "bits_per_dim"), strict=True):
-            _draw_cells(ax, table, column)
-            ax.set_xlabel(_with_features(column, features))
-            _mark_published(ax, table, column, features)
-        for distance in table["reference_distance"].dropna().unique():
-            axes[0].axvline(distance, color=GREY, linestyle="--", linewidth=1, label=YARDSTICK)
-        axes[0].set_yticks(range(len(names)), names)
-        axes[0].invert_yaxis()
-    return figure
-
-
 def plot_against(
     frame: pd.DataFrame, x: str, y: str, *, xlabel: str, ylabel: str, log: bool = False, by: str = "run"
 ) -> Figure:
@@ -280,45 +250,6 @@ def _draw_band(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: Colour, lab
     part = rows.sort_values(x)
     ax.plot(part[x], part[y], color=colour, linewidth=1.4, label=label)
     ax.fill_between(part[x], part[low], part[high], color=colour, alpha=0.25, linewidth=0)
-
-
-def _draw_cells(ax: Axes, table: pd.DataFrame, column: str) -> None:
-    """Draw a point with its interval for each cell of Table 2, or a word where there is no number."""
-    rows = np.arange(len(table))
-    colours = [colour_of(prediction, 0) for prediction in table["prediction"]]
-    value, low, high = (table[name].astype(float) for name in estimate_columns(column))
-    ax.hlines(rows, low, high, colors=colours)
-    ax.scatter(value, rows, c=colours, s=22, zorder=3)
-    for row, status in enumerate(table["status"]):
-        if math.isnan(value.iloc[row]):
-            _write_in_row(ax, row, status if status != "ok" else "not measured")
-        else:
-            number = format_estimate(value.iloc[row], low.iloc[row], high.iloc[row]).partition(" ")[0]
-            _label_point(ax, value.iloc[row], row, number)
-    if value.min() > 0 and value.max() > WIDE * value.min():
-        make_logarithmic(ax, "x")
-    ax.grid(axis="y", color="0.9")
-    ax.set_axisbelow(True)
-
-
-def _write_in_row(ax: Axes, row: int, text: str) -> None:
-    place = ax.get_yaxis_transform()
-    ax.text(0.5, row, text, transform=place, ha="center", va="center", color="0.4", style="italic")
-
-
-def _label_point(ax: Axes, value: float, row: int, text: str) -> None:
-    """Write a point's number above it: on a logarithmic axis near points look like one."""
-    ax.annotate(
-        text, (value, row), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=7.5
-    )
-
-
-def _mark_published(ax: Axes, table: pd.DataFrame, column: str, features: str) -> None:
-    """Draw the paper's values as crosses where they are of the same features."""
-    name = PUBLISHED.get(column, "")
-    if features == INCEPTION and name in table:
-        rows = np.arange(len(table))
-        ax.plot(table[name].astype(float), rows, "x", color=GREY, markersize=5, label=PAPER, zorder=2.5)
 
 
 def _with_features(column: str, features: str) -> str:

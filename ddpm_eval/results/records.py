@@ -211,6 +211,10 @@ class Quality(Record):
         """What to call ``score``, such as ``score (digits classifier)``."""
         return "Inception score" if self.is_inception else f"score ({self._features_name})"
 
+    def distance_of_test_images(self, curve: "QualityCurve") -> float | None:
+        """Return the yardstick of a curve's distances, None if it is of other features."""
+        return self.reference_distance.value if curve.weights_digest == self.weights_digest else None
+
     @property
     def _features_name(self) -> str:
         return self.features.replace("-classifier", " classifier")

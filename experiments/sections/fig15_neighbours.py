@@ -10,8 +10,8 @@ from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Neighbours
 from experiments.study import Study
 
-PIXELS = "nearest in pixels"
-FEATURES = "nearest in features"
+PIXELS = "nearest in pixels\n(RMS difference, 8-bit levels)"
+FEATURES = "nearest in features\n(Euclidean distance)"
 TITLE = "Nearest neighbours of the samples (Fig. 15)"
 MEMORISATION = """
 memorisation: the probability that a sample is nearer to its nearest training image than a held-out image is

@@ -2,16 +2,20 @@
 
 import pandas as pd
 
-from ddpm_eval.reporting.curves import lines_of
+from ddpm_eval.reporting import curves as lines
 from ddpm_eval.reporting.figure_files import write_figure
-from ddpm_eval.reporting.plots import plot_quality
+from ddpm_eval.reporting.plots import YARDSTICK, plot_quality
 from ddpm_eval.reporting.quality_tables import quality_over_steps
-from ddpm_eval.reporting.report_parts import Curve, Section
+from ddpm_eval.reporting.report_parts import Curve, Line, Section
 from ddpm_eval.reporting.tables import write_table
-from ddpm_eval.results.records import QUALITY_OVER_STEPS, QualityCurve
+from ddpm_eval.results.records import QUALITY_OVER_STEPS, Quality, QualityCurve
 from experiments.study import Study
 
 TITLE = "Quality against the number of sampling steps"
+DRAWN = (
+    "The table's distances and scores with their 95% intervals; the lines are drawn a little apart, so that "
+    "no interval covers another. Dashed: the distance of the test images themselves."
+)
 
 
 def section(study: Study) -> Section:
@@ -29,13 +33,15 @@ def section(study: Study) -> Section:
         "DDIM without noise (Song et al. 2021); 95% intervals; "
         f"{curves[0].caption}. Time per image is measured on {device}."
     )
-    figure = plot_quality(frame, "steps", "sampling steps", curves[0].features)
+    quality = study.main.result("quality", Quality)
+    yardstick = quality.distance_of_test_images(curves[0]) if quality is not None else None
+    figure = plot_quality(frame, "steps", "sampling steps", curves[0].features, yardstick)
     table = write_table(frame, study.tables / "steps", caption)
-    drawn = write_figure(figure, frame, study.figures / "quality_steps", caption)
-    return Section(TITLE, "", [table], [drawn], _curves(frame))
+    drawn = write_figure(figure, frame, study.figures / "quality_steps", DRAWN)
+    return Section(TITLE, "", [table], [drawn], _curves(frame, yardstick))
 
 
-def _curves(frame: pd.DataFrame) -> list[Curve]:
+def _curves(frame: pd.DataFrame, yardstick: float | None) -> list[Curve]:
     """Return what the figure shows, to be read off."""
     panels = {
         "distance-by-steps": ("steps", "sampling steps", "frechet_distance", "Frechet distance", "xy"),
@@ -45,6 +51,14 @@ def _curves(frame: pd.DataFrame) -> list[Curve]:
         ),
     }
     return [
-        Curve(name, "quality_steps", xlabel, ylabel, lines_of(frame, x, y, "method"), logarithmic)
+        Curve(name, "quality_steps", xlabel, ylabel, _lines(frame, x, y, yardstick), logarithmic)
         for name, (x, xlabel, y, ylabel, logarithmic) in panels.items()
     ]
+
+
+def _lines(frame: pd.DataFrame, x: str, y: str, yardstick: float | None) -> list[Line]:
+    """Return a line for each sampler, and that of the test images where a distance is drawn."""
+    drawn = lines.lines_of(frame, x, y, "method")
+    if y == "frechet_distance" and yardstick is not None:
+        drawn += lines.yardstick(YARDSTICK, yardstick, frame, x)
+    return drawn

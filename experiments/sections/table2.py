@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from ddpm_eval.reporting.ablation_figure import plot_ablation
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS, AblationCell, ablation_table
 from ddpm_eval.reporting.estimate_columns import estimate_cells, estimate_columns
 from ddpm_eval.reporting.figure_files import write_figure
-from ddpm_eval.reporting.plots import plot_ablation
 from ddpm_eval.reporting.replicates import SAME_IMAGES, replicated_ablation
 from ddpm_eval.reporting.report_parts import Section, Table
 from ddpm_eval.reporting.tables import write_table
@@ -37,7 +37,11 @@ DIFFERENCES: dict[str, Callable[[Study, Cell], Evidence]] = {
     "frechet_distance": lambda study, cell: distance_margins(study, (cell,), (EPS_MSE,)),
     "bits_per_dim": lambda study, cell: bound_difference(study, cell, EPS_MSE),
 }
-LINES = "Points with 95% intervals; mu orange, eps blue; dashed: the distance of the test images themselves."
+LINES = (
+    "Table 2 as points with 95% intervals, mu orange and eps blue; dashed: the distance of the test images "
+    "themselves; crosses: the paper's values, whose order can be compared, not their size. Protocol and "
+    "numbers of images are those of the table."
+)
 
 
 def section(study: Study) -> Section:
@@ -57,7 +61,7 @@ def section(study: Study) -> Section:
     figures = []
     if measured:
         figure = plot_ablation(frame)
-        figures.append(write_figure(figure, frame, study.figures / "table2", f"{LINES} {caption}"))
+        figures.append(write_figure(figure, frame, study.figures / "table2", LINES))
     text = "\n\n".join(filter(None, [_diverged(cells), _mostly_clipped(study)]))
     return Section(TITLE, text, tables, figures)
 

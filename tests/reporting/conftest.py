@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ddpm_eval.reporting.ablation_figure import plot_ablation
 from ddpm_eval.reporting.image_grids import plot_columns, plot_samples
-from ddpm_eval.reporting.plots import plot_ablation, plot_rate_distortion, plot_terms
+from ddpm_eval.reporting.plots import plot_rate_distortion, plot_terms
 from experiments.paper import published
 
 

@@ -270,7 +270,7 @@ FREE_OF = {
         *("ablation_table", "quality_tables", "training_tables", "tables", "provenance_rows", "curves"),
         "replicates",
     ): (*HEAVY, *PLOTTING),
-    ("figure_style", "figure_files", "figure_descriptions", "plots", "image_grids"): HEAVY,
+    ("figure_style", "figure_files", "figure_descriptions", "plots", "ablation_figure", "image_grids"): HEAVY,
 }
 """Modules and the packages that they do without."""
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from ddpm_eval.reporting.plots import (
-    plot_ablation,
     plot_against,
     plot_quality,
     plot_rate_distortion,
@@ -70,31 +69,6 @@ def test_differences_are_drawn_for_each_term_and_cumulated():
         assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
 
 
-def test_ablation_shows_intervals_the_yardstick_and_why_a_cell_is_empty(ablation):
-    figure = plot_ablation(ablation)
-    for ax, (low, value, high) in zip(figure.axes, ((9, 10, 12), (2, 3, 4), (3.5, 3.75, 4.125)), strict=True):
-        bars, points = ax.collections
-        assert {tuple(path[:, 0]) for path in bars.get_segments() if path.ndim == 2} == {(low, high)}
-        assert set(points.get_offsets()[[0, 1, 3, 5], 0]) == {value}
-        reasons = [text for text in ax.texts if text.get_style() == "italic"]
-        assert [(text.get_text(), text.get_position()[1]) for text in reasons] == [
-            ("diverged", 2),
-            ("missing", 4),
-        ]
-        numbers = [(text.get_text(), text.xy[1]) for text in ax.texts if text not in reasons]
-        assert [row for _, row in numbers] == [0, 1, 3, 5]
-        assert {float(number) for number, _ in numbers} == {value}
-    assert figure.axes[0].get_xlabel() == "Frechet distance\n(digits-classifier)"
-    assert list(figure.axes[0].lines[0].get_xdata()) == [5.0, 5.0]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][2] == "mu, MSE, fixed"
-
-
-def test_ablation_of_nothing_yet_can_be_drawn(ablation):
-    empty = ablation.assign(status="missing", features="")
-    empty.iloc[:, 4:14] = np.nan
-    assert [text.get_text() for text in plot_ablation(empty).axes[1].texts] == ["missing"] * 6
-
-
 def test_terms_show_the_floor():
     t = np.arange(1, 6)
     frame = pd.DataFrame({"t": t, "bits_per_dim": 1.0 / t, "low": 0.9 / t, "high": 1.1 / t})
@@ -139,22 +113,6 @@ def test_a_target_has_one_colour_and_its_runs_a_style_each():
     first, second = plot_training(both, "loss", targets={"eps": ["a", "b"]}).axes[0].lines
     assert first.get_color() == second.get_color()
     assert first.get_linestyle() != second.get_linestyle()
-
-
-def test_the_papers_values_are_marked_where_the_features_are_the_papers(ablation):
-    figure = plot_ablation(ablation)
-    assert [item.get_label() for item in figure.axes[0].lines] == ["test images"]
-    inception = ablation.assign(
-        features=ablation["features"].replace("digits-classifier", "inception-v3-compat")
-    )
-    marked = line(plot_ablation(inception).axes[0], "paper (CIFAR-10)")
-    np.testing.assert_array_equal(marked[:, 0], published.table_2()["fid"])
-
-
-def test_the_bound_is_drawn_on_a_logarithmic_axis_where_it_differs_by_much(ablation):
-    assert plot_ablation(ablation).axes[2].get_xscale() == "linear"
-    ablation.loc[0, ["bits_per_dim", "bits_per_dim_low", "bits_per_dim_high"]] = [200.0, 190.0, 210.0]
-    assert plot_ablation(ablation).axes[2].get_xscale() == "log"
 
 
 def test_quality_has_the_distance_of_the_test_images_as_its_yardstick():

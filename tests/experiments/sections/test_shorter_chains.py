@@ -3,7 +3,7 @@
 import pandas as pd
 from stored_results import STEPS, bounds, make_log, store_results
 
-from experiments.sections.shorter_chains import TITLE, section
+from experiments.sections.shorter_chains import TITLE, _found, section
 
 
 def test_each_variance_has_its_whole_chain_and_the_shorter_ones(measured):
@@ -19,7 +19,21 @@ def test_each_variance_has_its_whole_chain_and_the_shorter_ones(measured):
         *("variance", "steps", "total_bits_per_dim", "total_bits_per_dim_low", "total_bits_per_dim_high"),
         *("estimator", "network_evaluations", "n_images"),
     ]
-    assert found.figures[0].caption == found.tables[0].caption
+    lowest = table.loc[table["total_bits_per_dim"].idxmin()]
+    assert found.text.startswith(
+        f"The lowest bound is {lowest['total_bits_per_dim']:.3g} bits/dim, of {lowest['steps']} steps, "
+        f"{lowest['variance']}."
+    )
+
+
+def test_it_is_said_why_fewer_steps_or_another_variance_can_be_lower():
+    rows = [("optimal", 20, 3.0), ("optimal", 10, 3.5), ("fixed-large", 20, 3.3), ("fixed-large", 10, 3.1)]
+    frame = pd.DataFrame(rows, columns=["variance", "steps", "total_bits_per_dim"])
+    text = _found(frame)
+    assert "Under fixed-large a shorter chain has a lower bound than the whole one: each chain is" in text
+    assert "At 10 steps another variance than the optimal one is lower: it is fitted to training" in text
+    plain = _found(frame.assign(total_bits_per_dim=[3.0, 3.1, 3.3, 3.5]))
+    assert plain == "The lowest bound is 3 bits/dim, of 20 steps, optimal."
 
 
 def test_whole_chains_alone_are_no_comparison(empty):
