@@ -88,7 +88,7 @@ def open_runs(
     Raises:
         ValueError: if there are fewer than two, one is named twice or is not there, or a setting is unknown.
     """
-    folders = run_folders(paths)
+    folders = folders_of(paths)
     found: dict[str, Run] = {}
     for label, folder in zip(names_of(folders), folders, strict=True):
         run = open_run(folder, runtime, data_root, _named(label, progress))
@@ -98,7 +98,7 @@ def open_runs(
     return found
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
+def folders_of(paths: Sequence[Path]) -> list[Path]:
     """Return the folders of runs, of which a checkpoint may have been named.
 
     Raises:

@@ -10,7 +10,7 @@ from tiny import HERE, digits, tiny
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.stages.run import Run
 from ddpm_eval.training.checkpoint import FILE_NAME
-from experiments.compare import ComparisonOptions, check_comparable, names_of, run_folders
+from experiments.compare import ComparisonOptions, check_comparable, folders_of, names_of
 
 OPTIONS = ComparisonOptions("test", PROTOCOLS["paper"], "full")
 
@@ -40,9 +40,9 @@ def test_runs_are_named_by_the_shortest_ends_of_their_paths():
 def test_a_checkpoint_stands_for_its_folder_and_no_other_file_does(tmp_path):
     for name in (FILE_NAME, "step-600.safetensors"):
         (tmp_path / name).touch()
-    assert run_folders([tmp_path / FILE_NAME, tmp_path / "other"]) == [tmp_path, tmp_path / "other"]
+    assert folders_of([tmp_path / FILE_NAME, tmp_path / "other"]) == [tmp_path, tmp_path / "other"]
     with pytest.raises(ValueError, match=r"step-600.safetensors is a file: a RUN is a folder"):
-        run_folders([tmp_path / "step-600.safetensors"])
+        folders_of([tmp_path / "step-600.safetensors"])
 
 
 def test_runs_of_other_images_or_steps_are_refused_by_what_differs():
