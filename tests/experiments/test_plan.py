@@ -9,7 +9,7 @@ from ddpm_eval.stages.registry import stages
 from ddpm_eval.stages.run import Run
 from experiments import plan
 from experiments.plan import ablation_jobs, progressive_jobs, rate_distortion_jobs, reproduce_jobs
-from experiments.study import StudyOptions, resolve_default, resolve_preset, resolve_run
+from experiments.study import StudyOptions, replicated, resolve_default, resolve_preset, resolve_run
 
 
 def test_every_planned_stage_exists(tmp_path):
@@ -24,6 +24,7 @@ def test_every_planned_stage_exists(tmp_path):
 def test_stages_follow_those_that_they_read():
     for order in (plan.REPRODUCE, plan.QUALITY, plan.LIKELIHOOD):
         for earlier, later in [
+            ("bound-train", "bound-test-protocols-stratified"),
             ("bound-train", "bound-test-protocols"),
             ("progressive", "sample"),
             ("sample", "quality"),
@@ -57,12 +58,26 @@ def test_the_default_study_measures_likelihood_of_the_photos_and_all_else_of_the
     assert (quality.folder, quality.spec) == (study.main.folder, study.main.spec)
     assert others == ablation_jobs(study)[1:]
     full = {"bound-train", "bound-test-protocols", "bound-test-chains"}
-    assert full <= set(likelihood.stages)
+    assert {*full, "bound-test-protocols-stratified"} <= set(likelihood.stages)
+    assert {"bound-test-stratified", "bound-train-stratified"} <= set(quality.stages)
     assert not full & set(quality.stages)
     assert set(plan.ABLATION) <= set(quality.stages)
     assert set(plan.REPRODUCE) <= {*likelihood.stages, *quality.stages}
     names = [job.name for job in reproduce_jobs(study)]
     assert len(set(names)) == len(names)  # though two folders have one name
+
+
+def test_of_further_seeds_table_2_and_the_bound_are_measured_last():
+    study = replicated(lambda seed: resolve_default(seed=seed), 0, 3)
+    jobs = reproduce_jobs(study)
+    first = reproduce_jobs(resolve_default())
+    assert jobs[: len(first)] == first
+    again = jobs[len(first) :]
+    assert [job.spec.seed for job in again] == [1] * 6 + [2] * 6 + [1, 2]
+    assert {job.stages for job in again[:-2]} == {plan.ABLATION}
+    assert {job.stages for job in again[-2:]} == {plan.LIKELIHOOD_REPLICATE}
+    assert len({job.name for job in jobs}) == len({job.folder for job in jobs}) == 3 * 7
+    assert [job.spec.seed for job in ablation_jobs(study)] == [0] * 6 + [1] * 6 + [2] * 6
 
 
 def test_rate_and_distortion_are_of_the_run_whose_likelihood_is_reported():
