@@ -75,6 +75,7 @@ def open_runs(
     data_root: Path | None,
     settings: Mapping[str, str],
     progress: Progress,
+    batch_size: int | None = None,
 ) -> dict[str, Run]:
     """Return the runs in folders by their names, all with the evaluation of the first.
 
@@ -84,6 +85,7 @@ def open_runs(
         data_root: where data sets lie that are not embedded.
         settings: fields of the evaluation to replace.
         progress: called with a run's name and stage, the work done and the work in all.
+        batch_size: images in each network evaluation; None takes a number that suits the device.
 
     Raises:
         ValueError: if there are fewer than two, one is named twice or is not there, or a setting is unknown.
@@ -94,7 +96,8 @@ def open_runs(
         run = open_run(folder, runtime, data_root, _named(label, progress))
         evaluation = next(iter(found.values()), run).spec.evaluation
         spec = run.spec.model_copy(update={"evaluation": evaluation})
-        found[label] = replace(run, spec=with_evaluation(folder, spec, settings))
+        spec = with_evaluation(folder, spec, settings)
+        found[label] = replace(run, spec=spec, asked_batch_size=batch_size)
     return found
 
 

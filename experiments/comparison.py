@@ -3,6 +3,7 @@
 Nothing here needs torch or a run's folder. `experiments.compare` measures.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,15 @@ def leaderboard(comparison: Comparison) -> pd.DataFrame:
     whole = ["updates", "n_samples"]
     frame[whole] = frame[whole].astype("Int64")  # which may be missing
     return frame
+
+
+def rows_of_tables(comparison: Comparison) -> dict[str, object]:
+    """Return the rows of the leaderboard and of the differences, as JSON has them."""
+    tables = {LEADERBOARD: leaderboard(comparison), "differences": comparison.differences}
+    return {
+        name: json.loads(frame.to_json(orient="records", double_precision=15))
+        for name, frame in tables.items()
+    }
 
 
 def rate_distortion_curves(comparison: Comparison) -> pd.DataFrame:

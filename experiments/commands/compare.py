@@ -1,5 +1,6 @@
 """The command ``compare``."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
@@ -10,10 +11,20 @@ from ddpm_eval import runtime
 from ddpm_eval.metrics.bound import EstimatorName
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.runtime import Precision
-from experiments.commands.open_run import PRECISIONS, say
-from experiments.commands.options import PATH, DataRoot, Device, Settings, command_with, settings_option
+from experiments.commands.open_run import PRECISIONS
+from experiments.commands.options import (
+    PATH,
+    AsJson,
+    BatchSize,
+    DataRoot,
+    Device,
+    Settings,
+    command_with,
+    limit_option,
+    settings_option,
+)
 from experiments.compare import ComparisonOptions, check_comparable, measure, open_runs
-from experiments.comparison import LEADERBOARD
+from experiments.comparison import LEADERBOARD, rows_of_tables
 from experiments.comparison_report import DIFFERENCES, write_comparison
 from experiments.progress import stage_bars
 
@@ -80,6 +91,9 @@ class CompareParameters:
             ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
         ),
     ]
+    limit: Annotated[int | None, limit_option("images of each bound")]
+    batch_size: BatchSize
+    as_json: AsJson
     data_root: DataRoot
     device: Device
     precision: Annotated[
@@ -109,12 +123,30 @@ def command(parameters: CompareParameters) -> None:
         reports=parameters.reports,
     )
     here = runtime.start(parameters.device, precision=parameters.precision)
-    runs = open_runs(parameters.folders, here, parameters.data_root, parameters.settings, stage_bars())
+    runs = open_runs(
+        parameters.folders,
+        here,
+        parameters.data_root,
+        limited(parameters),
+        stage_bars(),
+        parameters.batch_size,
+    )
     check_comparable(runs, options)
     comparison = measure(runs, options)
     runtime.stop()
-    if here.main:
-        page = write_comparison(comparison)
-        for table in (page.with_name(LEADERBOARD), page.parent / "tables" / DIFFERENCES):
-            say(table.with_suffix(".md").read_text())
-        say(f"Report: {page}")
+    if not here.main:
+        return
+    page = write_comparison(comparison)
+    if parameters.as_json:
+        click.echo(json.dumps({"report": str(page), **rows_of_tables(comparison)}, indent=2))
+        return
+    for table in (page.with_name(LEADERBOARD), page.parent / "tables" / DIFFERENCES):
+        click.echo(table.with_suffix(".md").read_text())
+    click.echo(f"Report: {page}")
+
+
+def limited(parameters: CompareParameters) -> Settings:
+    """Return the fields of the evaluation that are set, among them the number of images of the bound."""
+    if parameters.limit is None:
+        return parameters.settings
+    return {f"evaluation.n_{parameters.split}_images": str(parameters.limit), **parameters.settings}

@@ -1,5 +1,6 @@
 """``compare``: what is missing is measured alike, differences are paired, and what cannot be is refused."""
 
+import json
 import math
 import re
 import shutil
@@ -82,8 +83,19 @@ def test_what_is_measured_is_not_measured_again(compared, checkpoints, monkeypat
         return folder / "index.html"
 
     monkeypatch.setattr(compare, "write_comparison", render)
-    call("compare", *checkpoints, "--reports", folder.parent)
-    assert written == [folder]
+    document = json.loads(call("compare", *checkpoints, "--reports", folder.parent, "--json"))
+    assert written == [folder] and document["report"] == str(folder / "index.html")
+    expected = pd.read_csv(folder / "leaderboard.csv")
+    assert [row["run"] for row in document["leaderboard"]] == expected["run"].tolist()
+    for row, (_, stored) in zip(document["leaderboard"], expected.iterrows(), strict=True):
+        assert list(row) == list(expected)
+        assert (row["updates"], row["bits_per_dim"]) == (
+            stored["updates"],
+            pytest.approx(stored["bits_per_dim"]),
+        )
+    first = next(row for row in document["leaderboard"] if row["run"] == "early")
+    assert first["difference_bits_per_dim"] is None  # not NaN, which is no JSON
+    assert [row["quantity"] for row in document["differences"]] == ["rate", "distortion", "prior", "total"]
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
@@ -92,7 +104,7 @@ def test_a_run_of_another_seed_gets_the_noise_the_times_and_the_evaluation_of_th
 ):
     first = shutil.copytree(checkpoints[0], tmp_path / "first")
     other = save_untrained(tmp_path / "other", tiny(seed=5))
-    stratified = ["--no-quality", "--estimator", "stratified", "--seed", "9"]
+    stratified = ["--no-quality", "--estimator", "stratified", "--seed", "9", "--limit", "16"]
     folder = report_of(call("compare", first, other, *stratified, "--reports", tmp_path / "reports"))
     found = [
         Store(run / "results.h5").get("bound/stratified-paired/test/paper", StratifiedBoundTerms)
@@ -100,9 +112,9 @@ def test_a_run_of_another_seed_gets_the_noise_the_times_and_the_evaluation_of_th
     ]
     for name in ("image_id", "t", "inclusion", "offset"):
         np.testing.assert_array_equal(*(getattr(terms, name) for terms in found))
-    np.testing.assert_array_equal(found[0].offset, stratified_offsets(24, 9))
+    np.testing.assert_array_equal(found[0].offset, stratified_offsets(16, 9))
     rows = pd.read_csv(folder / "leaderboard.csv")
-    assert set(rows["noise_seed"]) == {9} and set(rows["n_images"]) == {24}
+    assert set(rows["noise_seed"]) == {9} and set(rows["n_images"]) == {16}
     assert rows["frechet_distance"].isna().all() and rows["n_samples"].isna().all()
     assert "Not measured" in (folder / "report.md").read_text()
 
