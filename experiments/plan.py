@@ -22,6 +22,7 @@ REPRODUCE = (
     "progressive",
     "sample",
     "quality",
+    "coverage",
     "bound-test-chains",
     QUALITY_OVER_TIME,
     *QUALITY_OVER_STEPS.values(),
@@ -47,7 +48,7 @@ LIKELIHOOD = (
     "bound-test-chains",
 )
 """The stages of that run; the baseline, which needs no training, gives the first numbers."""
-ABLATION = ("train", "bound-test-stratified", "bound-train-stratified", "sample", "quality")
+ABLATION = ("train", "bound-test-stratified", "bound-train-stratified", "sample", "quality", "coverage")
 LIKELIHOOD_REPLICATE = ("train", "bound-test-stratified")
 """The stages of the run of which likelihood is measured, with a further seed."""
 RATE_DISTORTION = (

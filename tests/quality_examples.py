@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddpm_eval.results.fields import Estimate, fields_of_kind
-from ddpm_eval.results.records import Quality, QualityCurve
+from ddpm_eval.results.records import Coverage, Quality, QualityCurve
 
 
 def make_quality(**values):
@@ -28,6 +28,24 @@ def make_quality(**values):
     }
     others |= {name: value for name, value in values.items() if name not in units}
     return Quality(**{name: Estimate(*numbers[name], units[name]) for name in units}, **others)
+
+
+def make_coverage(**values):
+    """Density and coverage of 80 samples, and their classes: twice as many of class 7 as the data has."""
+    known = {
+        "class_label": np.array([3, 7]),
+        "class_counts": np.array([40, 40]),
+        "reference_counts": np.array([75, 25]),
+        "density": Estimate(0.9, 0.8, 1.0, "1"),
+        "coverage": Estimate(0.6, 0.5, 0.7, "1"),
+        "neighbours": 5,
+        "n_samples": 80,
+        "n_reference": 100,
+        "reference": "train",
+        "features": "digits-classifier",
+        "weights_digest": "0123456789ab",
+    }
+    return Coverage(**{**known, **values})
 
 
 def make_curve(axis, positions, method="ancestral"):

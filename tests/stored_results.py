@@ -1,7 +1,7 @@
 """Results of a small run for tests of what is made of them: one of each kind, with made-up numbers."""
 
 import numpy as np
-from quality_examples import make_curve, make_quality
+from quality_examples import make_coverage, make_curve, make_quality
 from simulated_bounds import make_terms, realistic, subsample
 
 from ddpm_eval.protocol import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS
@@ -164,6 +164,7 @@ def main_results():
             seed=0,
         ),
         "quality": make_quality(caption="70 samples", frechet_distance=(3.0, 2.0, 4.0)),
+        "coverage": make_coverage(),
         QUALITY_OVER_TIME: make_curve("t", t),
         QUALITY_OVER_STEPS["ancestral"]: make_curve("steps", [10, 20]),
         QUALITY_OVER_STEPS["ddim"]: make_curve("steps", [10], "ddim"),

@@ -263,6 +263,7 @@ def load_classifier(path: Path, *, runtime: Runtime = ALONE) -> Extractor:
         batch_size=BATCH_SIZE,
         module=network,
         runtime=runtime,
+        classes=network.metadata.classes,
     )
 
 

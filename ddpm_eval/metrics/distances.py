@@ -321,7 +321,7 @@ def precision_recall(
     precision = found[KEY_METRIC_PRECISION]
     successes = round(precision * len(ours))
     proportion = stats.binomtest(successes, len(ours)).proportion_ci(method="wilson")
-    error = _jackknife_error(_recalls_without_groups(ours, theirs, protocol.neighbours))
+    error = jackknife_error(_recalls_without_groups(ours, theirs, protocol.neighbours))
     quantile = float(stats.t.ppf(0.975, GROUPS - 1))
     recall = symmetric_estimate(found[KEY_METRIC_RECALL], error, "1", quantile)
     return (
@@ -333,6 +333,11 @@ def precision_recall(
 def within_unit_interval(share: Estimate) -> Estimate:
     """Return the estimate of a share with its interval cut to [0, 1]."""
     return share._replace(low=max(0.0, share.low), high=min(1.0, share.high))
+
+
+def jackknife_error(values: Float64) -> float:
+    """Return the jackknife's standard error of a number from its values with each group left out."""
+    return float(np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2)))
 
 
 def log_softmax(logits: Float32) -> Float64:
@@ -414,7 +419,3 @@ def _recalls_without_groups(ours: torch.Tensor, theirs: torch.Tensor, neighbours
         distances = calc_cdist_part(rows, ours, PAIR_ROWS)
         inside += torch.stack([(distances <= radius).any(dim=1).sum() for radius in radii])
     return (inside.double() / len(theirs)).numpy()
-
-
-def _jackknife_error(values: Float64) -> float:
-    return float(np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2)))

@@ -44,6 +44,7 @@ class Extractor:
         batch_size: images per pass of the network; changing it changes features by rounding only.
         module: the network, which maps uint8 images to the tuple (features, logits).
         runtime: where the network runs; the runtime's processes share the work.
+        classes: the data set's label of each logit of its classifier; None for other networks.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Extractor:
     batch_size: int
     module: Callable[[Tensor], tuple[Tensor, ...]]
     runtime: Runtime
+    classes: tuple[int, ...] | None = None
 
     @property
     def is_inception(self) -> bool:

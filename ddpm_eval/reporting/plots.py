@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ LINE_STYLES = ("-", "--", "-.")
 APART_POINTS = 4.0
 """How far the intervals of neighbouring lines are drawn apart, so that they can be told apart."""
 YARDSTICK = "test images"
+CLASS_SHIFT = 0.12
+"""How far the points of samples and data stand beside a class's place, whose distance is 1."""
 
 
 def plot_training(
@@ -195,6 +198,27 @@ def plot_quality(
                 make_logarithmic(ax, "y")
                 _draw_yardstick(ax, yardstick)
         finish(figure, axes, always=yardstick is not None)
+    return figure
+
+
+def plot_classes(frame: pd.DataFrame) -> Figure:
+    """Draw the share of each class among the samples and among the data as points with intervals.
+
+    Args:
+        frame: of `ddpm_eval.reporting.coverage_tables.class_table`.
+    """
+    classes = frame["class"].drop_duplicates().to_numpy()
+    with style():
+        figure = Figure(figsize=(5.0, 2.6), layout="constrained")
+        ax = figure.subplots()
+        for position, (name, part, colour, marker) in enumerate(_lines(frame, "images")):
+            x = np.arange(len(classes)) + CLASS_SHIFT * (2 * position - 1)
+            ax.plot(x, part["share"], marker, color=colour, markersize=4, label=name)
+            ax.vlines(x, part["share_low"], part["share_high"], color=colour)
+        ax.set_xticks(range(len(classes)), [str(label) for label in classes])
+        ax.set(xlabel="class that the classifier assigns", ylabel="share of images")
+        ax.set_ylim(bottom=0)
+        finish(figure, [ax], always=True)
     return figure
 
 

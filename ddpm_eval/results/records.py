@@ -221,6 +221,26 @@ class Quality(Record):
 
 
 @record
+class Coverage(Record):
+    """How samples spread over reference images, and over the classes that the data set's classifier assigns.
+
+    There are no classes in the features of another network.
+    """
+
+    class_label: Array = array("class", "label", "the data set's label of each class")
+    class_counts: Array = array("class", "samples", "samples that are assigned to the class")
+    reference_counts: Array = array("class", "images", "reference images that are assigned to the class")
+    density: Estimate = estimate("1", "mean number of reference balls around a sample over neighbours")
+    coverage: Estimate = estimate("1", "share of reference images with a sample in their ball")
+    neighbours: int = number("1", "which neighbour of a reference image its ball reaches to")
+    n_samples: int = number("samples", "samples that were measured")
+    n_reference: int = number("images", "reference images")
+    reference: str = text("split that samples are compared with")
+    features: str = text("name of the feature extractor")
+    weights_digest: str = text("digest of the extractor's weights")
+
+
+@record
 class QualityCurve(Record):
     """Sample quality over the reverse process (Fig. 10), or over numbers of steps.
 

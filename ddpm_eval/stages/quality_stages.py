@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_eval.files import file_digest
-from ddpm_eval.metrics import distances, quality
+from ddpm_eval.metrics import coverage, distances, quality
 from ddpm_eval.metrics.classifier import FEATURE_WIDTH as CLASSIFIER_WIDTH
 from ddpm_eval.metrics.classifier import classifier_key, load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
@@ -26,6 +26,7 @@ from ddpm_eval.results.fields import Array, Estimate, Record
 from ddpm_eval.results.records import (
     QUALITY_OVER_STEPS,
     QUALITY_OVER_TIME,
+    Coverage,
     Neighbours,
     Quality,
     QualityCurve,
@@ -149,6 +150,31 @@ class QualityStage(_QualityStage):
         """Measure the samples."""
         images = SamplesStage().read(run).images[: self.n(run)]
         return _evaluate(run, images, self.source.extractor(run), quality.METRICS)
+
+
+class CoverageStage(_QualityStage):
+    """Density and coverage of the run's samples among the training images, and their classes."""
+
+    name = "coverage"
+    record = Coverage
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the samples."""
+        return [SamplesStage()]
+
+    def n(self, run: Run) -> int:
+        """Return the number of the run's samples."""
+        return run.spec.evaluation.n_samples
+
+    def choices(self, run: Run) -> tuple[object, ...]:
+        """Return the constants of the estimators."""
+        return (coverage.NEIGHBOURS, distances.GROUPS)
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure the samples."""
+        images = SamplesStage().read(run).images[: self.n(run)]
+        extractor = self.source.extractor(run)
+        return coverage.evaluate_coverage(images, run.train_images, extractor, progress=run.progress)
 
 
 class QualityOverTimeStage(_QualityStage):

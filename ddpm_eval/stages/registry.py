@@ -8,6 +8,7 @@ from ddpm_eval.stages.base import Stage
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage, SimpleCodesStage
 from ddpm_eval.stages.quality_stages import (
+    CoverageStage,
     FeatureSource,
     NeighboursStage,
     QualityOverStepsStage,
@@ -48,6 +49,7 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         "progressive": (TrajectoryStage(),),
         "interpolate": (InterpolationStage(),),
         "quality": (QualityStage(source),),
+        "coverage": (CoverageStage(source),),
         QUALITY_OVER_TIME: (QualityOverTimeStage(source),),
         **{name: (QualityOverStepsStage(source, method),) for method, name in QUALITY_OVER_STEPS.items()},
         "neighbours": (NeighboursStage(source),),

@@ -79,12 +79,12 @@ def test_files_have_the_names_that_scripts_rely_on(written):
     study, _ = written
     assert {path.stem for path in study.tables.glob("*.csv")} == {
         *("table2", "split", "table4", "baseline", "protocols", "gap", "chains", "steps"),
-        *("memorisation", "quality", "table1", "training", "claims"),
+        *("memorisation", "quality", "classes", "table1", "training", "claims"),
     }
     figures = {path.stem for path in study.figures.glob("*.png")}
     assert figures == {
         *("samples", "table2", "rate_distortion", "terms", "estimators", "chains", "progressive"),
-        *("quality_time", "quality_steps", "neighbours", "interpolation"),
+        *("quality_time", "quality_steps", "neighbours", "interpolation", "classes"),
         *("training_mse", "training_vlb", "training_bound"),
     }
     for ending in ("pdf", "csv"):

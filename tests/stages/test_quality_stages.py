@@ -8,16 +8,18 @@ import pytest
 from tiny import HERE, TINY
 
 from ddpm_eval.metrics import classifier
+from ddpm_eval.metrics.coverage import evaluate_coverage
 from ddpm_eval.metrics.distances import PROTOCOLS
 from ddpm_eval.metrics.neighbours import find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
-from ddpm_eval.results.records import Neighbours, Quality, QualityCurve, Trajectory
+from ddpm_eval.results.records import Coverage, Neighbours, Quality, QualityCurve, Trajectory
 from ddpm_eval.results.store import Store
 from ddpm_eval.spec_text import override
 from ddpm_eval.stages import quality_stages
 from ddpm_eval.stages.base import ensure, is_done
 from ddpm_eval.stages.quality_stages import (
     CURVE_METRICS,
+    CoverageStage,
     FeatureSource,
     NeighboursStage,
     QualityOverStepsStage,
@@ -34,6 +36,7 @@ N, T = 70, TINY.diffusion.timesteps  # the classifier has 64 features, and one s
 CLASSIFIER = FeatureSource()
 STAGES = (
     QualityStage(),
+    CoverageStage(),
     QualityOverTimeStage(),
     QualityOverStepsStage(),
     QualityOverStepsStage(method="ddim"),
@@ -143,6 +146,15 @@ def test_the_curve_over_steps_says_a_spacing_that_is_not_the_usual_one(run):
     assert SamplesStage(N, 10, "ddim", "leading").is_stored(run)
 
 
+def test_coverage_is_that_of_the_runs_samples(run, digits_classifier):
+    ensure(CoverageStage(), run)
+    found = run.results.get("coverage", Coverage)
+    images = SamplesStage().read(run).images[: N + 10]
+    alone = evaluate_coverage(images, run.train_images, digits_classifier)
+    assert (found.n_samples, found.density, found.coverage) == (N + 10, alone.density, alone.coverage)
+    assert found.class_counts.tolist() == alone.class_counts.tolist()
+
+
 def test_the_samplers_of_short_chains_differ(run):
     drawn = []
     for method in ("ancestral", "ddim"):
@@ -203,13 +215,14 @@ def test_quality_is_stale_when_the_classifiers_recipe_changes(run, monkeypatch):
 
 
 CURVES = {"quality-time", "quality-steps-ancestral", "quality-steps-ddim"}
-EVERY = {"quality", *CURVES, "neighbours"}
+EVERY = {"quality", "coverage", *CURVES, "neighbours"}
 
 
 @pytest.mark.parametrize(
     ("constant", "value", "expected"),
     [
         ("ddpm_eval.stages.quality_stages.NEIGHBOURS", 3, {"neighbours"}),
+        ("ddpm_eval.metrics.coverage.NEIGHBOURS", 3, {"coverage"}),
         ("ddpm_eval.stages.quality_stages.SHOWN", 3, {"neighbours"}),
         ("ddpm_eval.stages.quality_stages.CURVE_METRICS", ("frechet_distance",), CURVES),
         ("ddpm_eval.stages.quality_stages.SAMPLING_STEPS", (5, 10), CURVES - {"quality-time"}),
@@ -242,9 +255,9 @@ def test_longer_training_and_another_extractor_make_other_results(run, inception
 
 def test_what_a_run_cannot_give_is_not_waited_for(run):
     none = changed(run, n_curve=0)
-    assert [is_done(stage, none) for stage in STAGES] == [False, True, True, True, True]
+    assert [is_done(stage, none) for stage in STAGES] == [False, False, True, True, True, True]
     mu = Run(run.folder, override(run.spec, {"diffusion.prediction": "mu"}), HERE)
-    assert [stage.applies(mu) for stage in STAGES] == [True, True, False, False, True]
+    assert [stage.applies(mu) for stage in STAGES] == [True, True, True, False, False, True]
     short = Run(run.folder, override(run.spec, {"diffusion.timesteps": "8"}), HERE)
     assert QualityOverStepsStage().applies(short)  # of all its steps
     assert not QualityOverStepsStage(method="ddim").applies(short)

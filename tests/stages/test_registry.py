@@ -25,6 +25,7 @@ NAMES = {
     "progressive",
     "interpolate",
     "quality",
+    "coverage",
     "quality-time",
     "quality-steps-ancestral",
     "quality-steps-ddim",
