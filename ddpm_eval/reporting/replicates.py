@@ -59,8 +59,9 @@ def replicated_ablation(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         tables: of `ddpm_eval.reporting.ablation_table.ablation_table`, one for each seed.
 
     Returns:
-        The columns of one table, and for each of `SAME_IMAGES` a column ``NAME_between``; trainings is their
-        number. A cell of which some trainings diverged says how many, and has no mean.
+        The columns of one table, and for each of `SAME_IMAGES` a column ``NAME_std_over_trainings``; the
+        column trainings is their number. A cell of which some trainings diverged says how many, and has no
+        mean.
     """
     first = tables[0]
     frame = first.copy()
@@ -69,7 +70,7 @@ def replicated_ablation(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for name, same_images in SAME_IMAGES.items():
         cells = [[_estimate(table, name, row) for table in tables] for row in range(len(first))]
         add_estimates(frame, name, [over_trainings(cell, same_images) for cell in cells])
-        frame[f"{name}_between"] = [between(cell) for cell in cells]
+        frame[f"{name}_std_over_trainings"] = [between(cell) for cell in cells]
     frame["score_std"] = np.mean([table["score_std"] for table in tables], axis=0)
     frame["status"] = [_status([table["status"][row] for table in tables]) for row in range(len(first))]
     frame["trainings"] = len(tables)

@@ -31,7 +31,7 @@ from experiments.study import Study, StudyRun
 TITLE = "Ablation (Table 2)"
 LAST = ("score_std", "trainings", "n_samples", "n_images", "features", "reference_distance")
 """Columns that a narrow page may hide behind the measured values and the paper's."""
-OVER_SEEDS = (*(f"{name}_between" for name in SAME_IMAGES), "trainings")
+OVER_SEEDS = (*(f"{name}_std_over_trainings" for name in SAME_IMAGES), "trainings")
 """Columns of Table 2 that there are of several seeds only."""
 DIFFERENCES: dict[str, Callable[[Study, Cell], Evidence]] = {
     "frechet_distance": lambda study, cell: distance_margins(study, (cell,), (EPS_MSE,)),
@@ -93,7 +93,8 @@ def _differences(study: Study) -> Table:
         rows.append({**row, "trainings": distance.seeds if distance.estimates else bits.seeds})
     caption = (
         "Each cell minus the paper's model (eps, MSE, fixed), paired by seed: the mean of the trainings' "
-        "differences, with intervals over trainings. A cell that diverged is infinitely far from the data."
+        "differences, with intervals over trainings, those of bits/dim over images as well. A cell that "
+        "diverged is infinitely far from the data."
     )
     return write_table(pd.DataFrame(rows), study.tables / "table2_differences", caption)
 
@@ -163,8 +164,7 @@ def _trainings(study: Study) -> str:
     first = study.main.spec.seed
     return (
         f"Means of {n} trainings of each cell, seeds {first} to {first + n - 1}, with the standard deviation "
-        f"between them; intervals are over trainings (Student's t with {n - 1} degrees of freedom), those of "
-        "bits/dim over images as well."
+        "between them; intervals are over trainings (Student's t), those of bits/dim over images as well."
     )
 
 

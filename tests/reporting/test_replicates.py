@@ -87,7 +87,7 @@ def test_a_cell_says_how_many_of_its_trainings_diverged():
     frame = replicated_ablation(of_seeds)
     assert frame["status"].tolist() == ["ok", "diverged in 1 of 2", "diverged", "missing"]
     assert frame["score"].tolist()[0] == 2.0 and frame["score"].isna().tolist() == [False, True, True, True]
-    assert frame["score_between"][0] == pytest.approx(math.sqrt(2))
+    assert frame["score_std_over_trainings"][0] == pytest.approx(math.sqrt(2))
     assert frame["trainings"].tolist() == [2] * 4
 
 

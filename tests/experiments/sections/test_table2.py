@@ -99,7 +99,11 @@ def test_of_several_seeds_table_2_has_means_and_the_spread_between_trainings(tmp
     assert list(table.columns)[: len(TABLE2_COLUMNS)] == list(TABLE2_COLUMNS)
     main = table.iloc[-1]
     half = 4.302653 / np.sqrt(3)  # Student's t with two degrees of freedom
-    assert (main["frechet_distance"], main["frechet_distance_between"], main["trainings"]) == (4.0, 1.0, 3)
+    assert (main["frechet_distance"], main["frechet_distance_std_over_trainings"], main["trainings"]) == (
+        4.0,
+        1.0,
+        3,
+    )
     assert main["frechet_distance_high"] == pytest.approx(4.0 + half)
     assert "Means of 3 trainings of each cell, seeds 0 to 2" in found.tables[0].caption
     seeds = pd.read_csv(study.tables / "table2_seeds.csv")
