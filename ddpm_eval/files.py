@@ -163,8 +163,21 @@ def _remove_abandoned(final: Path) -> None:
     """Remove the temporary files of writers of ``final`` that no longer run on this machine."""
     for stale in final.parent.glob(f"{final.name}.*.tmp"):
         owner = stale.name.removeprefix(f"{final.name}.").removesuffix(".tmp")
-        if owner == str(os.getpid()) or (owner.isdecimal() and not Path(f"/proc/{owner}").exists()):
+        if owner == str(os.getpid()) or (owner.isdecimal() and not _runs(int(owner))):
             stale.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process of this number runs on this machine; on Windows, which cannot ask, always."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def reserve(path: Path, size: int) -> None:

@@ -1,4 +1,4 @@
-"""How much memory this machine can still give to this process."""
+"""How much memory, and how many cores, this machine can give to this process."""
 
 import os
 from collections.abc import Iterator
@@ -17,6 +17,13 @@ def available_bytes() -> int | None:
     """
     limits = [limit for limit in (_system_available(), *_group_limits()) if limit is not None]
     return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, where the system tells; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
 
 
 def readable(count: int) -> str:

@@ -139,6 +139,22 @@ def test_only_the_temporary_files_of_ended_writers_are_removed(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([path, *kept])
 
 
+def test_a_process_of_another_user_and_one_on_windows_count_as_running(monkeypatch):
+    def refused(process, number):
+        assert number == 0
+        raise PermissionError
+
+    monkeypatch.setattr(files.os, "kill", refused)
+    assert files._runs(1)
+    monkeypatch.setattr(files.os, "kill", lambda *_: pytest.fail("which would end it"))
+    monkeypatch.setattr(files.os, "name", "nt")
+    assert files._runs(1)
+
+
+def test_a_number_that_no_process_can_have_is_none(tmp_path):
+    assert not files._runs(10**30) and not files._runs(2**31 - 1) and files._runs(os.getpid())
+
+
 def test_reserved_space_leaves_the_content_as_it_is(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")

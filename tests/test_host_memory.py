@@ -70,3 +70,11 @@ def test_a_system_may_not_tell(system):
 
 def test_bytes_are_told_in_words():
     assert readable(1_500_000_000) == "1.5 GB" and readable(2_500_000) == "2.5 MB"
+
+
+def test_without_a_call_for_the_usable_cores_all_count(monkeypatch):
+    """As on macOS."""
+    assert 1 <= host_memory.usable_cores()
+    monkeypatch.delattr(host_memory.os, "sched_getaffinity")
+    monkeypatch.setattr(host_memory.os, "cpu_count", lambda: 3)
+    assert host_memory.usable_cores() == 3

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from ddpm_eval.data.errors import one_line
 from ddpm_eval.data.image_set import Pixels
+from ddpm_eval.host_memory import usable_cores
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 CHANNELS = {"L": 1, "RGB": 3}
@@ -31,7 +32,7 @@ MOST_PIXELS = 2**26
 LARGE_PIXELS = 2**24
 """Images of more pixels are decoded by at most as many threads at once as there are cores."""
 
-_large_images = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+_large_images = threading.BoundedSemaphore(usable_cores())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Batch n is a function of (seed, n). Images are drawn by epochs without replaceme
 and noise from the standard normal distribution. Under several processes each holds its shard of every batch.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.host_memory import usable_cores
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import Runtime
@@ -82,7 +82,7 @@ class Batches:
                 yield self._draw(step, self.resident[torch.from_numpy(self.indices(step)[self.shard])])
             return
         positions = (self.indices(step)[self.shard] for step in range(first, last))
-        workers = min(MOST_LOADER_WORKERS, len(os.sched_getaffinity(0)))
+        workers = min(MOST_LOADER_WORKERS, usable_cores())
         loader = DataLoader(_ImagesAt(self.images), batch_size=None, sampler=positions, num_workers=workers)
         for step, pixels in enumerate(loader, start=first):
             yield self._draw(step, pixels.to(self.runtime.device, non_blocking=True))
