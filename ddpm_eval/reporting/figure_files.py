@@ -9,7 +9,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 
 from ddpm_eval.files import atomic_write
 from ddpm_eval.reporting.figure_descriptions import describe, shows_images
@@ -44,6 +47,7 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
         ValueError: if a file cannot be written.
     """
     write_csv(data, stem.with_suffix(".csv"))
+    _show_names_as_they_are(figure)
     with _svg_of_text():
         figure.draw_without_rendering()
         box = figure.get_tightbbox().padded(MARGIN_INCHES)
@@ -58,3 +62,15 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
                 bbox_inches=box,
             )
     return Illustration(stem, caption, describe(figure), shows_images(figure))
+
+
+def _show_names_as_they_are(figure: Figure) -> None:
+    """Show texts that are no formulas but look like one, such as a run named ``$x^$``, letter by letter."""
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        try:
+            for line in filter(is_math_text, text.get_text().splitlines()):
+                parser.parse(line)
+        except ValueError:
+            text.set_parse_math(False)

@@ -29,6 +29,7 @@ from ddpm_eval.reporting.report_parts import (
     ProvenanceRow,
     Section,
     Table,
+    markdown_text,
 )
 
 FILES = ("report.md", "index.html")
@@ -82,7 +83,7 @@ def write_report(
         **_provenance_content(provenance),
     }
     for name in FILES:
-        write_text(folder / name, _environment().get_template(f"{name}.j2").render(content))
+        write_text(folder / name, _environment(name).get_template(f"{name}.j2").render(content))
     return folder / FILES[-1]
 
 
@@ -186,14 +187,21 @@ def _own_text(name: str) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment(name: str) -> jinja2.Environment:
+    """Return how the templates of a file are filled in; no text of a result becomes markup."""
+    html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ddpm_eval.reporting", "templates"),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        autoescape=html,
+        finalize=None if html else _finalize_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
     return environment
+
+
+def _finalize_markdown(value: object) -> object:
+    return markdown_text(value) if isinstance(value, str) else value

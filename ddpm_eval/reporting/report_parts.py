@@ -235,3 +235,8 @@ class ProvenanceRow:
     key: str = ""
     command: str = ""
     machine: str = ""
+
+
+def markdown_text(text: str) -> str:
+    """Return a text for Markdown: on one line, and without HTML, whatever names it holds."""
+    return " ".join(text.splitlines()).replace("<", "&lt;")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ddpm_eval.files import atomic_write, write_text
 from ddpm_eval.reporting.estimate_columns import bounds_of, is_bound
-from ddpm_eval.reporting.report_parts import Table
+from ddpm_eval.reporting.report_parts import Table, markdown_text
 
 PAPER = "paper (CIFAR-10)"
 INCEPTION = "inception-v3-compat"
@@ -179,11 +179,11 @@ def _plain(value: object, digits: int) -> str:
 
 def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(markdown_text(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = ["---:" if right else "---" for right in table.numeric]
     lines = [line(table.header), line(rule), *map(line, table.rows)]
-    return "\n".join([*lines, "", table.full_caption, ""])
+    return "\n".join([*lines, "", markdown_text(table.full_caption), ""])
 
 
 def _latex(table: Table) -> str:
@@ -211,4 +211,5 @@ def _latex(table: Table) -> str:
 
 def _escape_latex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    one_line = " ".join(text.splitlines())
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in one_line)

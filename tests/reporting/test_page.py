@@ -182,7 +182,7 @@ def test_what_was_found_comes_first_then_the_claims(sections, tmp_path):
     ]
     assert places == ["found", "claims", "first-only", "later", "provenance"]
     markdown = path.with_name("report.md").read_text()
-    assert markdown.startswith("# Title\n\n- **Bits/dim: 3.75 [3.71, 3.79]**. A <sentence>.\n")
+    assert markdown.startswith("# Title\n\n- **Bits/dim: 3.75 [3.71, 3.79]**. A &lt;sentence>.\n")
 
 
 def test_no_name_occurs_twice(sections, tmp_path):
