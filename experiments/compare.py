@@ -60,6 +60,10 @@ class ComparisonOptions:
         """Where features come from."""
         return FeatureSource(self.inception_weights)
 
+    def bound(self, pairing: Pairing | None = None) -> BoundStage:
+        """Return the stage that measures a run's bound with the noise and times that are shared."""
+        return BoundStage(self.split, (self.protocol,), self.estimator, pairing=pairing)
+
 
 class Aspect(NamedTuple):
     """Something that compared runs must have in common: what it is called, its value, and how it is shown."""
@@ -138,7 +142,7 @@ def check_comparable(runs_by_name: Mapping[str, Run], options: ComparisonOptions
     """Check that a difference between the runs would be one of their models.
 
     Raises:
-        ValueError: if their images or numbers of steps differ, or one of them diverged.
+        ValueError: if their images or numbers of steps differ.
     """
     first_name, first = next(iter(runs_by_name.items()))
     for name, run in runs_by_name.items():
@@ -163,13 +167,17 @@ def measure(runs_by_name: Mapping[str, Run], options: ComparisonOptions) -> Comp
     for name, run in runs_by_name.items():
         inclusion = _inclusion(found[0].terms) if found else None
         own = run.spec.seed == seed and inclusion is None
-        pairing = None if own else Pairing(seed, inclusion)
-        stage = BoundStage(options.split, (options.protocol,), options.estimator, pairing=pairing)
+        stage = options.bound(None if own else Pairing(seed, inclusion))
         with locked_folder(run.folder) if run.runtime.main else nullcontext():
             found.append(_measured(name, run, stage, options))
     _check_features(found)
-    stage = BoundStage(options.split, (options.protocol,), options.estimator, pairing=Pairing(seed))
-    return Comparison(found, stage.images(first).digest, seed, _report_folder(first, found, stage, options))
+    return Comparison(
+        runs=found,
+        data_digest=options.bound().images(first).digest,
+        noise_seed=seed,
+        precision=first.runtime.precision,
+        report_folder=options.reports / _report_name(first, found, seed, options),
+    )
 
 
 def _measured(name: str, run: Run, stage: BoundStage, options: ComparisonOptions) -> Measured:
@@ -261,15 +269,12 @@ def _inclusion(terms: BoundTerms) -> tuple[float, ...] | None:
     return tuple(terms.inclusion.tolist()) if isinstance(terms, StratifiedBoundTerms) else None
 
 
-def _report_folder(
-    first: Run, found: Sequence[Measured], stage: BoundStage, options: ComparisonOptions
-) -> Path:
-    """Return the folder of the report, which is named after all that it depends on but the weights."""
+def _report_name(first: Run, found: Sequence[Measured], seed: int, options: ComparisonOptions) -> str:
+    """Return the name of the report's folder, after all that the report depends on but the weights."""
     folders = [str(run.folder.resolve()) for run in found]
-    choices = (stage.split, stage.estimator, options.protocol.model_dump_json(), stage.pairing)
-    evaluation = first.spec.evaluation.model_dump_json()
-    name = digest(folders, *choices, evaluation, options.quality, options.inception_weights)
-    return options.reports / f"compare-{name}"
+    choices = (options.split, options.estimator, options.protocol.model_dump_json(), seed, options.quality)
+    run = (first.spec.evaluation.model_dump_json(), first.runtime.precision)
+    return f"compare-{digest(folders, *choices, *run, options.inception_weights)}"
 
 
 def _named(label: str, progress: Progress) -> Progress:

@@ -69,12 +69,14 @@ class Comparison:
         runs: in the order in which they were named; differences are from the first.
         data_digest: of the images of the bound's split.
         noise_seed: of the bound.
+        precision: of the networks' arithmetic.
         report_folder: where the page and the leaderboard are written.
     """
 
     runs: Sequence[Measured]
     data_digest: str
     noise_seed: int
+    precision: str
     report_folder: Path
 
     @property
@@ -173,6 +175,7 @@ def _row(comparison: Comparison, run: Measured, total: pd.DataFrame) -> dict[str
         "variance": terms.variance,
         "estimator": terms.estimator,
         "noise_seed": comparison.noise_seed,
+        "precision": comparison.precision,
         "parameters": run.log.parameters,
         "weights": run.weights,
         "folder": str(run.folder),

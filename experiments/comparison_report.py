@@ -1,6 +1,7 @@
 """The page of a comparison: the leaderboard, paired differences, where they arise, curves and samples."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def _how(comparison: Comparison) -> str:
     return (
         f"the same {len(terms.image_id)} {terms.split} images of {comparison.first.spec.data.name} with the "
         f"same noise (seed {comparison.noise_seed}), T = {terms.num_steps}, {terms.protocol.caption()}, "
-        f"{terms.estimator} estimator, 95% intervals over images"
+        f"{terms.estimator} estimator, {comparison.precision}, 95% intervals over images"
     )
 
 
@@ -76,12 +77,7 @@ def _fewest_bits(comparison: Comparison) -> Finding:
     """Say which model has the lowest bound, and whether the interval tells it from the next."""
     best, second = leaderboard(comparison).to_dict("records")[:2]
     runs = {run.label: run for run in comparison.runs}
-    pair = Comparison(
-        [runs[best["run"]], runs[second["run"]]],
-        comparison.data_digest,
-        comparison.noise_seed,
-        comparison.report_folder,
-    )
+    pair = replace(comparison, runs=[runs[best["run"]], runs[second["run"]]])
     row = pair.differences.set_index("quantity").loc["total"]
     value, low, high = (float(row[f"{DIFFERENCE}{end}"]) for end in ("", "_low", "_high"))
     verdict = "" if low > 0 else ": these images do not tell which of the two is lower"

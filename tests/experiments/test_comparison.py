@@ -61,7 +61,7 @@ def comparison(tmp_path):
         make_run(tmp_path, "late", shifted(first, -0.5), distance=3.0),
         make_run(tmp_path, "other", shifted(first, 0.25), spec=tiny(seed=4), distance=4.0),
     ]
-    return Comparison(runs, "d" * 12, 7, tmp_path / "report")
+    return Comparison(runs, "d" * 12, 7, "fp32", tmp_path / "report")
 
 
 def test_the_leaderboard_has_a_row_for_each_run_the_lowest_bound_first(comparison):
