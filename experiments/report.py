@@ -21,6 +21,7 @@ from experiments.sections import (
     fig8_interpolation,
     fig10_quality,
     fig15_neighbours,
+    objectives,
     protocol_comparison,
     quality_by_steps,
     sample_sheet,
@@ -72,7 +73,7 @@ class Report:
         sections = [
             claims_table.section(study),
             sample_sheet.section(study),
-            *([table2.section(study)] if study.has_every_cell else []),
+            *([table2.section(study), objectives.section(study)] if study.has_every_cell else []),
             *self._main_sections(),
             every_quality.section(study),
             table1.section(study),

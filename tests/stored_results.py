@@ -87,6 +87,18 @@ def make_neighbours():
     )
 
 
+def make_samples(n=70):
+    """Samples of one level."""
+    return Samples(
+        images=images(n),
+        out_of_range=np.zeros(n),
+        seconds=np.ones(n),
+        method="ancestral",
+        num_steps=STEPS,
+        seed=0,
+    )
+
+
 def make_simple_codes(**values):
     """Codelengths of twelve images without a network."""
     known = {
@@ -155,14 +167,7 @@ def main_results():
         "simple-codes": make_simple_codes(),
         **bounds(),
         "progressive": Trajectory(t=t, x_0_hat=images(3, 4)),
-        "samples": Samples(
-            images=images(70),
-            out_of_range=np.zeros(70),
-            seconds=np.ones(70),
-            method="ancestral",
-            num_steps=STEPS,
-            seed=0,
-        ),
+        "samples": make_samples(),
         "quality": make_quality(caption="70 samples", frechet_distance=(3.0, 2.0, 4.0)),
         "coverage": make_coverage(),
         QUALITY_OVER_TIME: make_curve("t", t),
@@ -183,6 +188,7 @@ def cell_results():
     return {
         "training": make_log(),
         bound_name("test", PROTOCOLS["paper"], "stratified"): subsample(full, 5, rng),
+        "samples": make_samples(20),
         "quality": make_quality(caption="70 samples"),
     }
 

@@ -126,6 +126,18 @@ def test_the_slider_moves_picture_numbers_and_mark_together(visit):
     assert len(set(seen)) == len(seen)
 
 
+def test_a_chosen_run_shows_its_picture_and_numbers(visit):
+    block = visit().locator(".choice")
+    data = json.loads(block.locator("script.options").text_content())
+    assert len(data["options"]) == 6
+    for k in (3, 0):
+        block.locator("select").select_option(data["options"][k]["label"])
+        assert block.locator("img").get_attribute("src") == data["options"][k]["picture"]
+        assert block.locator(".measures dd").all_text_contents() == [
+            text for _, text in data["options"][k]["numbers"]
+        ]
+
+
 def test_the_slider_obeys_the_keyboard(visit):
     page = visit()
     block = page.locator(".slider").first
@@ -199,7 +211,7 @@ def test_without_scripts_the_still_figures_and_tables_remain(visit):
     page = visit(java_script_enabled=False)
     figures = page.locator("figure .still").all()
     assert figures and all(figure.is_visible() for figure in figures)
-    assert not page.locator(".chart:visible, .slider:visible").count()
+    assert not page.locator(".chart:visible, .slider:visible, .choice:visible").count()
     assert page.locator("figure.tabled table").first.is_visible()
 
 

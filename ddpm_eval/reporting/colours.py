@@ -5,6 +5,7 @@ MEANINGS = {
     **{"ancestral": 0, "ddim": 1},
     **{"fixed-large": 0, "fixed-small": 1, "optimal": 2, "learned": 3},
     **{"full": 0, "stratified": 1},
+    **{"L": 5, "L_simple": 7},
 }
 """Names of lines and the positions of their colours."""
 LIGHT = ("#00558c", "#c26a00", "#00785a", "#a8448c", "#8a5a2b", "#5b5bd0", "#b3261e", "#4d6b12")

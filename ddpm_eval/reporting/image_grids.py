@@ -78,6 +78,27 @@ def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
     return figure
 
 
+def plot_rows(rows: Mapping[str, Array], xlabel: str) -> Figure:
+    """Draw a row of images for each name, such as the samples of several models from the same noise.
+
+    Args:
+        rows: uint8 ``[image, channel, row, column]`` by name, equally many in each.
+        xlabel: what the columns are.
+    """
+    columns = len(next(iter(rows.values())))
+    with style():
+        size = (WIDTH_INCHES + 1.2, WIDTH_INCHES * len(rows) / columns + 0.5)
+        figure = Figure(figsize=size, layout="constrained")
+        ax = figure.subplots()
+        _show(ax, mosaic(np.concatenate(list(rows.values())), columns))
+        height, width = (side + 1 for side in next(iter(rows.values())).shape[-2:])
+        ax.set_yticks([height * (i + 0.5) for i in range(len(rows))], list(rows))
+        ax.set_xticks([width * (i + 0.5) for i in range(columns)], [str(i) for i in range(columns)])
+        ax.tick_params(length=0)
+        ax.set_xlabel(xlabel)
+    return figure
+
+
 def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figure:
     """Draw groups of columns side by side, a row for each sample, each image above its number.
 

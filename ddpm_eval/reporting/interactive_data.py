@@ -1,4 +1,4 @@
-"""From curves and sliders to the plain data that the page's scripts read.
+"""From curves, sliders and choices to the plain data that the page's scripts read.
 
 Numbers keep seven digits, more than a screen shows; what is not finite becomes null.
 """
@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from ddpm_eval.reporting.mosaics import data_uri, mosaic, png
-from ddpm_eval.reporting.report_parts import Curve, Line, Measure, ProgressiveSlider
+from ddpm_eval.reporting.report_parts import Choice, Curve, Line, Measure, ProgressiveSlider
 
 DIGITS = 7
 COLUMNS = 8
@@ -37,6 +37,19 @@ def slider_data(slider: ProgressiveSlider) -> dict[str, object]:
         "curve": None if slider.curve is None else curve_data(slider.curve),
         "marks": _numbers(slider.marks),
     }
+
+
+def choice_data(choice: Choice) -> dict[str, object]:
+    """Return a choice as JSON has it, each run's images as one picture."""
+    options = [
+        {
+            "label": option.label,
+            "picture": data_uri(png(mosaic(option.images, choice.columns))),
+            "numbers": [list(pair) for pair in option.numbers.items()],
+        }
+        for option in choice.options
+    ]
+    return {"name": choice.name, "options": options}
 
 
 def _line(line: Line) -> dict[str, object]:

@@ -18,9 +18,10 @@ from markupsafe import Markup
 from ddpm_eval.files import write_text
 from ddpm_eval.reporting import colours
 from ddpm_eval.reporting.inline_figures import inline_png, inline_svg
-from ddpm_eval.reporting.interactive_data import curve_data, slider_data
+from ddpm_eval.reporting.interactive_data import choice_data, curve_data, slider_data
 from ddpm_eval.reporting.mosaics import data_uri, mosaic, png
 from ddpm_eval.reporting.report_parts import (
+    Choice,
     Curve,
     Finding,
     Illustration,
@@ -37,7 +38,7 @@ HERE = Path(__file__).parent
 STYLES = ("vendor/uplot/uPlot.min.css", "templates/page.css")
 SCRIPTS = (
     "vendor/uplot/uPlot.iife.min.js",
-    *(f"templates/{name}.js" for name in ("charts", "slider", "tables", "contents")),
+    *(f"templates/{name}.js" for name in ("charts", "slider", "choice", "tables", "contents")),
 )
 """What the page needs, in this order; the vendored files are as their project published them."""
 
@@ -106,6 +107,7 @@ def _section_content(folder: Path, section: Section) -> dict[str, object]:
     """Put a section into the templates' terms, with paths relative to the report."""
     curves = [part for part in section.interactive if isinstance(part, Curve)]
     sliders = [part for part in section.interactive if isinstance(part, ProgressiveSlider)]
+    choices = [part for part in section.interactive if isinstance(part, Choice)]
     return {
         "title": section.title,
         "anchor": section.anchor,
@@ -115,6 +117,10 @@ def _section_content(folder: Path, section: Section) -> dict[str, object]:
         "sliders": [
             {"title": slider.title, "caption": slider.caption, "data": slider_data(slider)}
             for slider in sliders
+        ],
+        "choices": [
+            {"title": choice.title, "caption": choice.caption, "data": choice_data(choice)}
+            for choice in choices
         ],
     }
 

@@ -19,6 +19,7 @@ from ddpm_eval.reporting.colours import GREY
 from ddpm_eval.reporting.estimate_columns import estimate_columns
 from ddpm_eval.reporting.figure_style import (
     COLOURS,
+    INK,
     MARKERS,
     Colour,
     colour_of,
@@ -27,6 +28,7 @@ from ddpm_eval.reporting.figure_style import (
     style,
 )
 from ddpm_eval.reporting.tables import PAPER, heading
+from ddpm_eval.results.fields import Array
 
 LINE_STYLES = ("-", "--", "-.")
 APART_POINTS = 4.0
@@ -120,6 +122,54 @@ def plot_terms(frame: pd.DataFrame) -> Figure:
         positive = frame.loc[frame["bits_per_dim"] > 0, "bits_per_dim"]
         ax.set_ylim(bottom=positive.min() / 10)  # bounds at or below zero run out of the picture
         finish(figure, [ax], always=True)
+    return figure
+
+
+def plot_ranges(frame: pd.DataFrame) -> Figure:
+    """Draw where the bits go: the terms of each range of t with intervals, each with its share of the bound.
+
+    Args:
+        frame: of `ddpm_eval.reporting.term_ranges.range_table`.
+    """
+    places = range(len(frame))
+    with style():
+        figure = Figure(figsize=(6.5, 3.2), layout="constrained")
+        ax = figure.subplots()
+        ax.bar(places, frame["bits_per_dim"], color=COLOURS[0], width=0.7)
+        ax.vlines(places, frame["low"], frame["high"], color=INK, linewidth=1)
+        for place, high, share in zip(places, frame["high"], frame["share"], strict=True):
+            ax.annotate(f"{100 * share:.2g}%", (place, high), (0, 3), textcoords="offset points", ha="center")
+        ax.set_xticks(places, frame["t"].tolist())
+        ax.set(xlabel="t (t = 1: decoder)", ylabel="bits/dim, with the share of all")
+        finish(figure, [ax])
+    return figure
+
+
+def plot_objectives(frame: pd.DataFrame) -> Figure:
+    """Draw how L and L_simple weight the terms, the terms of a model of each, and how these differ.
+
+    Args:
+        frame: of `ddpm_eval.reporting.term_ranges.objective_table`.
+    """
+    places = np.arange(len(frame))
+    with style():
+        figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+        weights, bits, differences = figure.subplots(1, 3)
+        for k, (name, objective) in enumerate((("l", "L"), ("l_simple", "L_simple"))):
+            colour = colour_of(objective, k)
+            weights.plot(places, frame[f"weight_{name}"], "o-", color=colour, markersize=4, label=objective)
+            _draw_ranges(bits, frame, f"{name}_bits_per_dim", colour, places + 0.24 * k - 0.12)
+        _draw_ranges(differences, frame, "difference_bits_per_dim", INK, places)
+        differences.axhline(0, color=GREY, linestyle=":", linewidth=1)
+        make_logarithmic(weights, "y")
+        make_logarithmic(bits, "y")
+        weights.set_ylabel("weight of the error of eps (mean: 1)")
+        bits.set_ylabel("terms of the bound (bits/dim)")
+        differences.set_ylabel("L_simple minus L (bits/dim)")
+        for ax in (weights, bits, differences):
+            ax.set_xticks(places, frame["t"].tolist(), rotation=60)
+            ax.set_xlabel("t (t = 1: decoder)")
+        finish(figure, [weights])
     return figure
 
 
@@ -261,6 +311,13 @@ def _draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str) -> None
             drawn.append(ax.vlines(part[x], part[low], part[high], color=colour))
         for artist in drawn:  # only now: the axes' limits come from the data
             artist.set_transform(place)
+
+
+def _draw_ranges(ax: Axes, frame: pd.DataFrame, column: str, colour: Colour | str, places: Array) -> None:
+    """Draw a point with its interval for each range of t."""
+    value, low, high = (frame[name] for name in estimate_columns(column))
+    ax.plot(places, value, "o", color=colour, markersize=4)
+    ax.vlines(places, low, high, color=colour)
 
 
 def _draw_yardstick(ax: Axes, yardstick: float | None) -> None:

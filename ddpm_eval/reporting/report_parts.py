@@ -152,6 +152,34 @@ class ProgressiveSlider:
 
 
 @dataclass(frozen=True)
+class Option:
+    """One of several runs that a reader can choose: its images, and what was measured of it."""
+
+    label: str
+    images: Array
+    numbers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Images and numbers of the run that a reader chooses.
+
+    Attributes:
+        name: in lower case, distinct in the report.
+        title: a phrase.
+        caption: one or more sentences, plain text.
+        options: images are uint8 ``[image, channel, row, column]``; the first is shown at the beginning.
+        columns: images in a row.
+    """
+
+    name: str
+    title: str
+    caption: str
+    options: Sequence[Option]
+    columns: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A few images, laid out in a grid and shown as they are.
 
@@ -184,7 +212,7 @@ class Section:
     text: str = ""
     tables: Sequence[Table] = ()
     figures: Sequence[Illustration] = ()
-    interactive: Sequence[Curve | ProgressiveSlider] = ()
+    interactive: Sequence[Curve | ProgressiveSlider | Choice] = ()
 
     @property
     def paragraphs(self) -> list[str]:

@@ -6,10 +6,11 @@ from ddpm_eval.reporting.bound_comparisons import baseline_table, simple_codes_t
 from ddpm_eval.reporting.bound_tables import bound_estimates, split_table, terms_table
 from ddpm_eval.reporting.curves import lines_of, papers_marks, zoom_into_the_end
 from ddpm_eval.reporting.figure_files import write_figure
-from ddpm_eval.reporting.plots import plot_rate_distortion, plot_terms
+from ddpm_eval.reporting.plots import plot_ranges, plot_rate_distortion, plot_terms
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve, table4
 from ddpm_eval.reporting.report_parts import Curve, Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
+from ddpm_eval.reporting.term_ranges import range_table
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.records import Baseline, SimpleCodes
 from experiments.describe import paper_columns
@@ -168,6 +169,7 @@ def _figures(study: Study, terms: BoundTerms) -> list[Illustration]:
     how = _how(study, terms)
     curve = rate_distortion_curve(terms)
     every_term = terms_table(terms, variance_floors(study.bound_run, terms.variance))
+    ranges = range_table(terms)
     codes = study.bound_run.result("simple-codes", SimpleCodes)
     constant = None if codes is None else codes.mean_image_rmse
     line = "" if constant is None else f" Dotted: the mean training image as the estimate ({constant:.3g})."
@@ -178,6 +180,12 @@ def _figures(study: Study, terms: BoundTerms) -> list[Illustration]:
             study.figures / "rate_distortion",
             f"Rate and distortion over the reverse process (Fig. 5); {how}. "
             f"Crosses: the paper's Table 4, CIFAR-10.{line}",
+        ),
+        write_figure(
+            plot_ranges(ranges),
+            ranges,
+            study.figures / "bits",
+            f"Where the bits go: the terms of the bound by ranges of t, with their shares; {how}.",
         ),
         write_figure(
             plot_terms(every_term), every_term, study.figures / "terms", f"Every term of the bound; {how}."

@@ -23,7 +23,7 @@ MEASURES = {
     "rmse_255": "error of x0_hat (RMSE on 0-255)",
     "frechet_distance": "Frechet distance",
 }
-TITLE = "Progressive generation (Fig. 6)"
+TITLE = "Progressive generation (Figs. 6 and 14)"
 
 
 def section(study: Study) -> Section:

@@ -55,12 +55,13 @@ def test_every_part_of_the_report_is_there_in_the_papers_order(written):
     _, page = written
     assert titles(page) == [
         "What the paper claims, checked",
-        "Samples",
+        "Samples (Fig. 13)",
         "Ablation (Table 2)",
+        "What L and L_simple weight (section 3.4)",
         "Rate and distortion (Table 4, Fig. 5)",
         "One model under every protocol",
         "Bits/dim against the number of steps",
-        "Progressive generation (Fig. 6)",
+        "Progressive generation (Figs. 6 and 14)",
         "Quality over the reverse process (Fig. 10)",
         "Quality against the number of sampling steps",
         "Nearest neighbours of the samples (Fig. 15)",
@@ -79,12 +80,13 @@ def test_files_have_the_names_that_scripts_rely_on(written):
     study, _ = written
     assert {path.stem for path in study.tables.glob("*.csv")} == {
         *("table2", "split", "table4", "baseline", "protocols", "gap", "chains", "steps"),
-        *("memorisation", "quality", "classes", "table1", "training", "claims"),
+        *("memorisation", "quality", "classes", "table1", "training", "claims", "objectives"),
     }
     figures = {path.stem for path in study.figures.glob("*.png")}
     assert figures == {
         *("samples", "table2", "rate_distortion", "terms", "estimators", "chains", "progressive"),
-        *("quality_time", "quality_steps", "neighbours", "interpolation", "classes"),
+        *("quality_time", "quality_steps", "neighbours", "interpolation", "bits", "objectives", "classes"),
+        "samples_same_noise",
         *("training_mse", "training_vlb", "training_bound"),
     }
     for ending in ("pdf", "csv"):
@@ -112,7 +114,7 @@ def test_the_head_of_a_presets_report_says_what_was_chosen(tmp_path):
 def test_without_results_every_part_is_not_measured_yet(tmp_path):
     page = write_report(preset_study(tmp_path))
     parts = titles(page)
-    assert len(parts) == 14  # there is nothing that was made
+    assert len(parts) == 15  # there is nothing that was made
     assert page.with_name("report.md").read_text().count("Not measured yet") == len(parts)
 
 

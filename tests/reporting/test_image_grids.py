@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddpm_eval.reporting.image_grids import pixel_table, plot_columns, plot_samples
+from ddpm_eval.reporting.image_grids import pixel_table, plot_columns, plot_rows, plot_samples
 
 
 def test_images_are_shown_unaltered_in_reading_order():
@@ -38,3 +38,11 @@ def test_pixel_table_holds_every_pixel():
     table = pixel_table({"samples": images, "real": images[:1]})
     assert list(table["panel"]) == ["samples", "samples", "real"]
     assert table.loc[1, "0_1_2"] == images[1, 0, 1, 2]
+
+
+def test_rows_have_a_name_each_and_columns_a_number():
+    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+    ax = plot_rows({"a": images, "b": images + 10}, "sample").axes[0]
+    np.testing.assert_array_equal(ax.images[0].get_array()[::2, ::2, 0], [[0, 1, 2], [10, 11, 12]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2"]

@@ -5,7 +5,9 @@ import pandas as pd
 
 from ddpm_eval.reporting.plots import (
     plot_against,
+    plot_objectives,
     plot_quality,
+    plot_ranges,
     plot_rate_distortion,
     plot_step_differences,
     plot_terms,
@@ -171,3 +173,24 @@ def test_no_line_is_left_out_however_many_there_are():
     ax = plot_against(frame, "x", "y", xlabel="x", ylabel="y").axes[0]
     assert [item.get_label() for item in ax.lines] == list("abcdefghijkl")
     assert len({(item.get_color(), item.get_marker()) for item in ax.lines}) == 12
+
+
+def test_ranges_are_bars_with_their_share():
+    frame = pd.DataFrame(
+        {"t": ["1", "2-5"], "bits_per_dim": [2.0, 1.0], "low": [1.5, 0.5], "high": [2.5, 1.5]}
+    )
+    ax = plot_ranges(frame.assign(share=[2 / 3, 1 / 3])).axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [2.0, 1.0]
+    assert [text.get_text() for text in ax.texts] == ["67%", "33%"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2-5"]
+
+
+def test_objectives_are_drawn_by_weight_terms_and_difference():
+    frame = pd.DataFrame({"t": ["1", "2"], "weight_l": [np.nan, 3.0], "weight_l_simple": [np.nan, 1.0]})
+    for name, value in (("l", 1.0), ("l_simple", 1.5), ("difference", 0.5)):
+        column = f"{name}_bits_per_dim"
+        frame = frame.assign(**{column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.1})
+    weights, bits, differences = plot_objectives(frame).axes
+    assert [line(weights, name)[1, 1] for name in ("L", "L_simple")] == [3.0, 1.0]
+    assert [drawn.get_ydata().tolist() for drawn in bits.lines] == [[1.0, 1.0], [1.5, 1.5]]
+    assert differences.collections[0].get_segments()[0][:, 1].tolist() == [0.4, 0.6]

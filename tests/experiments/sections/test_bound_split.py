@@ -19,7 +19,7 @@ HOW = (
 def test_tables_and_figures_are_of_the_test_bound_under_protocol_paper(measured):
     found = section(measured)
     assert [table.stem.name for table in found.tables] == ["split", "table4", "baseline"]
-    assert [figure.stem.name for figure in found.figures] == ["rate_distortion", "terms"]
+    assert [figure.stem.name for figure in found.figures] == ["rate_distortion", "bits", "terms"]
     assert all(HOW in part.caption for part in (*found.tables[:2], *found.figures))
     split = pd.read_csv(measured.tables / "split.csv").set_index("quantity")
     expected = measured.main.bound("test", PROTOCOLS["paper"]).values()

@@ -1,14 +1,15 @@
 """The grid of samples: the first ones, beside real images where these are stored."""
 
+from dataclasses import replace
+
 import pandas as pd
-from stored_results import main_results, store_results
+from stored_results import main_results, make_samples, store_results
 
 from experiments.sections.sample_sheet import SHOWN, section
 
 
 def test_the_first_samples_are_shown_beside_real_images(measured):
-    found = section(measured)
-    (figure,) = found.figures
+    figure, _ = section(measured).figures
     panels = pd.read_csv(figure.stem.with_suffix(".csv"))["panel"].value_counts().to_dict()
     assert panels == {"samples of eps-mse-fixed-large": SHOWN, "digits, train images": 3}
     assert figure.stem == measured.figures / "samples"
@@ -23,3 +24,31 @@ def test_samples_are_shown_without_real_images(empty):
     store_results(empty.main, {name: results[name] for name in ("training", "samples")})
     (figure,) = section(empty).figures
     assert pd.read_csv(figure.stem.with_suffix(".csv"))["panel"].nunique() == 1
+
+
+def test_the_samples_of_all_runs_from_the_same_noise_stand_in_rows(measured):
+    _, figure = section(measured).figures
+    panels = pd.read_csv(figure.stem.with_suffix(".csv"))["panel"].value_counts(sort=False).to_dict()
+    assert panels == {run.label: 12 for run in measured.runs}
+    assert "the same noise through the whole reverse process" in figure.caption
+
+
+def test_samples_from_other_noise_are_not_beside_each_other(empty):
+    results = main_results()
+    store_results(empty.main, results)
+    other = {"training": results["training"], "samples": replace(make_samples(), seed=1)}
+    store_results(empty.runs[0], other)
+    found = section(empty)
+    assert [figure.stem.name for figure in found.figures] == ["samples"]
+    (choice,) = found.interactive
+    assert [option.label for option in choice.options] == [empty.main.label, empty.runs[0].label]
+
+
+def test_the_run_whose_samples_are_shown_can_be_chosen_with_its_numbers(measured):
+    (choice,) = section(measured).interactive
+    assert choice.options[0].label == "eps-mse-fixed-large"
+    assert {option.label for option in choice.options} == {run.label for run in measured.runs}
+    first, second = choice.options[:2]
+    assert (len(first.images), len(second.images)) == (70, 20)
+    assert first.numbers["Frechet distance (digits classifier)"] == "3.0 [2.0, 4.0]"
+    assert list(first.numbers)[-1] == "bits/dim (test)"
