@@ -5,7 +5,11 @@ Stages are named as in `ddpm_eval.stages.registry`. The first job is the most im
 
 from dataclasses import replace
 
-from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME
+from ddpm_eval.results.records import (
+    QUALITY_OF_OTHER_VARIANCE,
+    QUALITY_OVER_STEPS,
+    QUALITY_OVER_TIME,
+)
 from ddpm_eval.spec_text import override
 from ddpm_eval.stages.scheduler import Job
 from experiments.study import VARIED, Study, StudyRun
@@ -26,6 +30,7 @@ REPRODUCE = (
     "bound-test-chains",
     QUALITY_OVER_TIME,
     *QUALITY_OVER_STEPS.values(),
+    QUALITY_OF_OTHER_VARIANCE,
     "neighbours",
     "interpolate",
 )

@@ -296,6 +296,7 @@ class Neighbours(Record):
 
 
 QUALITY_OVER_TIME = "quality-time"
+QUALITY_OF_OTHER_VARIANCE = "quality-other-variance"
 QUALITY_OVER_STEPS: dict[Method, str] = {
     "ancestral": "quality-steps-ancestral",
     "ddim": "quality-steps-ddim",

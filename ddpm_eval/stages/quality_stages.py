@@ -24,6 +24,7 @@ from ddpm_eval.metrics.work import Work
 from ddpm_eval.protocol import SAMPLING_STEPS
 from ddpm_eval.results.fields import Array, Estimate, Record
 from ddpm_eval.results.records import (
+    QUALITY_OF_OTHER_VARIANCE,
     QUALITY_OVER_STEPS,
     QUALITY_OVER_TIME,
     Coverage,
@@ -37,7 +38,12 @@ from ddpm_eval.results.store import Store
 from ddpm_eval.spec import Method
 from ddpm_eval.stages.base import Stage, result_key
 from ddpm_eval.stages.run import Run
-from ddpm_eval.stages.sampling_stages import DEFAULT_SPACING, SamplesStage, TrajectoryStage
+from ddpm_eval.stages.sampling_stages import (
+    DEFAULT_SPACING,
+    OtherVarianceSamplesStage,
+    SamplesStage,
+    TrajectoryStage,
+)
 
 CURVE_METRICS = ("frechet_distance", "score")
 ESTIMATOR_CONSTANTS = (
@@ -249,6 +255,26 @@ class QualityOverStepsStage(_QualityStage):
         if self.method == "ancestral":
             stages[total] = SamplesStage(n)
         return stages
+
+
+class OtherVarianceQualityStage(_QualityStage):
+    """The quality of samples with the fixed reverse variance that is not the run's own."""
+
+    name = QUALITY_OF_OTHER_VARIANCE
+    record = Quality
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether there are features, and whether the network serves the other variance."""
+        return super().applies(run) and OtherVarianceSamplesStage().applies(run)
+
+    def requires(self, run: Run) -> Sequence[Stage]:
+        """Return the samples."""
+        return [OtherVarianceSamplesStage(self.n(run))]
+
+    def compute(self, run: Run, work: Work) -> Record | None:
+        """Measure the samples."""
+        images = OtherVarianceSamplesStage().read(run).images[: self.n(run)]
+        return _evaluate(run, images, self.source.extractor(run), CURVE_METRICS)
 
 
 class NeighboursStage(_QualityStage):

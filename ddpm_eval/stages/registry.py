@@ -3,7 +3,11 @@
 from pathlib import Path
 
 from ddpm_eval.protocol import CHAIN_PROTOCOLS, CHAINS, COMPARED, PROTOCOLS
-from ddpm_eval.results.records import QUALITY_OVER_STEPS, QUALITY_OVER_TIME
+from ddpm_eval.results.records import (
+    QUALITY_OF_OTHER_VARIANCE,
+    QUALITY_OVER_STEPS,
+    QUALITY_OVER_TIME,
+)
 from ddpm_eval.stages.base import Stage
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.image_stages import BaselineStage, ReferenceImagesStage, SimpleCodesStage
@@ -11,6 +15,7 @@ from ddpm_eval.stages.quality_stages import (
     CoverageStage,
     FeatureSource,
     NeighboursStage,
+    OtherVarianceQualityStage,
     QualityOverStepsStage,
     QualityOverTimeStage,
     QualityStage,
@@ -52,5 +57,6 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         "coverage": (CoverageStage(source),),
         QUALITY_OVER_TIME: (QualityOverTimeStage(source),),
         **{name: (QualityOverStepsStage(source, method),) for method, name in QUALITY_OVER_STEPS.items()},
+        QUALITY_OF_OTHER_VARIANCE: (OtherVarianceQualityStage(source),),
         "neighbours": (NeighboursStage(source),),
     }

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from ddpm_eval.data.pixels import to_model_range, to_pixels
 from ddpm_eval.metrics.drawing import draw_samples
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.model import samplers
-from ddpm_eval.model.diffusion import evenly_spaced
+from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced
 from ddpm_eval.model.samplers import AncestralSampler, make_sampler
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.records import Interpolations, Samples, Trajectory
@@ -25,6 +26,11 @@ from ddpm_eval.stages.training_stage import record_divergence
 DEFAULT_SPACING: Spacing = "trailing"
 """The spacing that is no part of a result's name and key: that of all results from before there was a choice.
 """
+OTHER_VARIANCE: dict[str, Literal["fixed-large", "fixed-small"]] = {
+    "fixed-large": "fixed-small",
+    "fixed-small": "fixed-large",
+}
+OTHER_VARIANCE_SAMPLES = "samples-other-variance"
 TRAJECTORY_STEPS = 20
 PAIRING = "the first images, in pairs of different classes"
 INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
@@ -46,6 +52,8 @@ class SamplesStage(Stage):
     method: Method = "ancestral"
     spacing: Spacing = DEFAULT_SPACING
     record = Samples
+    tells_of_the_run: ClassVar[bool] = True
+    """Whether the run diverged if samples are not finite."""
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -90,12 +98,15 @@ class SamplesStage(Stage):
     def compute(self, run: Run, work: Work) -> Record | None:
         """Draw the samples that are missing, and append them to the stored ones."""
         have = self.n_stored(run)
-        process = run.process(self.num_steps, self.spacing)
-        sampler = make_sampler(process, run.spec.seed, self.method)
+        sampler = make_sampler(self.process(run), run.spec.seed, self.method)
         ids = range(have, self.count(run))
         with run.runtime.evaluation_precision():
             drawn = draw_samples(sampler, run.shape, ids, batch_size=run.batch_size, work=work)
         return None if drawn is None else self.extended(run, drawn)
+
+    def process(self, run: Run) -> ReverseProcess:
+        """Return the reverse process that is sampled from."""
+        return run.process(self.num_steps, self.spacing)
 
     def extended(self, run: Run, drawn: Mapping[str, Array]) -> Samples:
         """Return the stored samples with newly drawn ones behind them."""
@@ -104,7 +115,7 @@ class SamplesStage(Stage):
             stored = self.read(run)
             arrays = {name: np.concatenate([getattr(stored, name), value]) for name, value in arrays.items()}
         bad = np.flatnonzero(np.isnan(arrays["out_of_range"]))
-        if len(bad):
+        if len(bad) and self.tells_of_the_run:
             count = len(arrays["images"])
             seed = run.spec.seed
             reason = f"{len(bad)} of {count} samples are not finite, the first is {bad[0]} (seed {seed})"
@@ -135,6 +146,40 @@ class SamplesStage(Stage):
 
     def _steps(self, run: Run) -> int:
         return self.num_steps or run.spec.diffusion.timesteps
+
+
+@dataclass(frozen=True)
+class OtherVarianceSamplesStage(SamplesStage):
+    """The first samples with the fixed reverse variance that is not the run's own (Section 3.2).
+
+    Training on the unweighted error does not depend on a fixed variance, so that the network serves both.
+    """
+
+    tells_of_the_run: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the result."""
+        return OTHER_VARIANCE_SAMPLES
+
+    def key(self, run: Run) -> str:
+        """Return the digest of everything that each sample depends on."""
+        return result_key(run, super().key(run), OTHER_VARIANCE[run.spec.diffusion.variance])
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where the samples are stored."""
+        return (Output(run.results.qualified(self.name), self.key(run)),)
+
+    def applies(self, run: Run) -> bool:
+        """Tell whether the variance is fixed and training did not depend on it."""
+        diffusion = run.spec.diffusion
+        return diffusion.variance in OTHER_VARIANCE and diffusion.objective == "mse"
+
+    def process(self, run: Run) -> ReverseProcess:
+        """Return the run's reverse process with the other variance."""
+        process = run.process()
+        other = OTHER_VARIANCE[run.spec.diffusion.variance]
+        return replace(process, variance=process.schedule.fixed_variance(other))
 
 
 @dataclass(frozen=True)

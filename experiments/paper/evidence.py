@@ -22,6 +22,8 @@ from ddpm_eval.reporting.replicates import over_trainings
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import (
+    QUALITY_OF_OTHER_VARIANCE,
+    QUALITY_OVER_STEPS,
     QUALITY_OVER_TIME,
     SQUARED_FEATURES,
     Neighbours,
@@ -119,6 +121,21 @@ def distance_ratio(study: Study, first: Cell, second: Cell) -> Evidence:
         return not_measured(_absent(absent))
     how = _of_samples(study, (first, second), "ratio of the Frechet distances")
     return Evidence((independent_ratio(a, b),), how)
+
+
+def variance_ratio(study: Study) -> Evidence:
+    """Return the distance of samples with the other fixed variance over that with the run's own."""
+    run = study.main
+    other = run.result(QUALITY_OF_OTHER_VARIANCE, Quality)
+    curve = run.result(QUALITY_OVER_STEPS["ancestral"], QualityCurve)
+    if other is None or curve is None or curve.n_samples != other.n_samples:
+        return not_measured("samples with the other fixed variance were not measured")
+    own = _distance_at(curve, int(np.argmax(curve.position)))
+    what = (
+        f"ratio of the Frechet distances, the other fixed variance over {run.spec.diffusion.variance}, "
+        f"n = {other.n_samples} samples each ({other.features})"
+    )
+    return Evidence((independent_ratio(other.frechet_distance, own),), _how([run], what))
 
 
 def late_improvement(study: Study) -> Evidence:

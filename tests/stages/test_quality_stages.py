@@ -10,9 +10,12 @@ from tiny import HERE, TINY
 from ddpm_eval.metrics import classifier
 from ddpm_eval.metrics.coverage import evaluate_coverage
 from ddpm_eval.metrics.distances import PROTOCOLS
+from ddpm_eval.metrics.drawing import draw_samples
+from ddpm_eval.metrics.measured_model import Model
 from ddpm_eval.metrics.neighbours import find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
-from ddpm_eval.results.records import Coverage, Neighbours, Quality, QualityCurve, Trajectory
+from ddpm_eval.model.samplers import AncestralSampler
+from ddpm_eval.results.records import Coverage, Neighbours, Quality, QualityCurve, Samples, Trajectory
 from ddpm_eval.results.store import Store
 from ddpm_eval.spec_text import override
 from ddpm_eval.stages import quality_stages
@@ -22,13 +25,14 @@ from ddpm_eval.stages.quality_stages import (
     CoverageStage,
     FeatureSource,
     NeighboursStage,
+    OtherVarianceQualityStage,
     QualityOverStepsStage,
     QualityOverTimeStage,
     QualityStage,
     check_sample_counts,
     classifiers_folder,
 )
-from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run import SAMPLING, Run
 from ddpm_eval.stages.sampling_stages import SamplesStage, TrajectoryStage
 from ddpm_eval.stages.training_stage import TrainingStage
 
@@ -153,6 +157,26 @@ def test_coverage_is_that_of_the_runs_samples(run, digits_classifier):
     alone = evaluate_coverage(images, run.train_images, digits_classifier)
     assert (found.n_samples, found.density, found.coverage) == (N + 10, alone.density, alone.coverage)
     assert found.class_counts.tolist() == alone.class_counts.tolist()
+
+
+def test_samples_with_the_other_fixed_variance_are_those_of_a_model_that_has_it(run, measured):
+    """The same network and the same noise, drawn by the library under the other variance."""
+    ensure(OtherVarianceQualityStage(), run)
+    samples = run.results.get("samples-other-variance", Samples)
+    model = Model(run.network, run.schedule(), "eps", "fixed-small")
+    sampler = AncestralSampler(model.under(SAMPLING).process, run.spec.seed)
+    alone = draw_samples(sampler, run.shape, range(N), batch_size=run.batch_size)
+    np.testing.assert_array_equal(samples.images, alone["images"])
+    assert not np.array_equal(samples.images, SamplesStage().read(run).images[:N])
+    found, expected = run.results.get("quality-other-variance", Quality), measured(samples.images)
+    assert found.n_samples == N and found.frechet_distance[:3] == pytest.approx(expected.frechet_distance[:3])
+    assert is_done(OtherVarianceQualityStage(), run)
+
+
+@pytest.mark.parametrize("changes", [{"objective": "vlb"}, {"objective": "vlb", "variance": "learned"}])
+def test_the_other_variance_is_not_sampled_where_training_depended_on_it(run, changes):
+    other = override(run.spec, {f"diffusion.{key}": value for key, value in changes.items()})
+    assert not OtherVarianceQualityStage().applies(Run(run.folder, other, HERE))
 
 
 def test_the_samplers_of_short_chains_differ(run):

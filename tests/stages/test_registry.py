@@ -29,6 +29,7 @@ NAMES = {
     "quality-time",
     "quality-steps-ancestral",
     "quality-steps-ddim",
+    "quality-other-variance",
     "neighbours",
 }
 

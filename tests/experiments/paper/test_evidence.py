@@ -13,7 +13,11 @@ from tiny import TINY, tiny
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.results.bound_terms import bound_name
 from ddpm_eval.results.fields import Estimate
-from ddpm_eval.results.records import QUALITY_OVER_TIME
+from ddpm_eval.results.records import (
+    QUALITY_OF_OTHER_VARIANCE,
+    QUALITY_OVER_STEPS,
+    QUALITY_OVER_TIME,
+)
 from experiments.paper import evidence
 from experiments.paper.claims import CLAIMS, check
 from experiments.paper.evidence import EPS_L, EPS_MSE, MU_L, MU_L_LEARNED, MU_MSE
@@ -130,6 +134,26 @@ def test_differences_have_the_intervals_of_independent_estimates():
     assert found == (4.0, -1.0, 9.0, "a")
     skewed = evidence.independent_difference(Estimate(5.0, 4.0, 8.0, "a"), Estimate(1.0, 1.0, 1.0, "a"))
     assert skewed[:3] == (4.0, 3.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("distance", "expected"), [(10.2, "holds"), (11.0, "undecided"), (14.0, "does not hold")]
+)
+def test_the_two_fixed_variances_are_compared_with_equally_many_samples(tmp_path, distance, expected):
+    study = resolve_run(tmp_path, TINY)
+    curve = make_curve("steps", [10, 20])
+    curve = replace(curve, frechet_distance=np.array([[50.0, 49.0, 51.0], [10.0, 9.7, 10.3]]))
+    other = make_quality(
+        n_samples=curve.n_samples, frechet_distance=(distance, distance - 0.3, distance + 0.3)
+    )
+    name = QUALITY_OVER_STEPS["ancestral"]
+    store_results(study.main, {"training": make_log(), name: curve, QUALITY_OF_OTHER_VARIANCE: other})
+    found = checked(study, "give similar samples")
+    assert (found.verdict, found.ours.value) == (expected, pytest.approx(distance / 10))
+    assert "the other fixed variance over fixed-large, n = 70 samples each" in found.condition
+    more = replace(curve, n_samples=71)
+    store_results(study.main, {name: more}, created="9999")
+    assert verdict_of(study, "give similar samples") == "undecided"  # distances fall with n
 
 
 def test_quality_over_the_reverse_process_is_compared_at_its_middle_and_its_end(tmp_path):
