@@ -54,9 +54,22 @@ class StudyRun:
         return Store(self.folder / RESULTS_FILE)
 
     def entries(self) -> Sequence[Entry]:
-        """Describe all stored results, in the order of their names and their times."""
+        """Describe all stored results, in the order of their names and their times.
+
+        Raises:
+            ValueError: if they are of another run.
+        """
         path = self.results.path
-        return _entries(path, path.stat().st_mtime_ns) if path.exists() else ()
+        if not path.exists():
+            return ()
+        found = _entries(path, path.stat().st_mtime_ns)
+        run = self.spec.training_digest()
+        if any(entry.provenance.get("run", run) != run for entry in found):
+            raise ValueError(
+                f"{path} holds results of another run than {self.spec.preset} {self.spec.cell} of seed "
+                f"{self.spec.seed} (files of two runs exchanged?): put each run's files into its own folder"
+            )
+        return found
 
     def entry(self, name: str) -> Entry | None:
         """Describe the stored result of the present weights, None if there is none.

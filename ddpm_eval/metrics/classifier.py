@@ -229,13 +229,20 @@ def load_or_train_classifier(
         progress: called before the first update of the training, and after each.
 
     Raises:
-        ValueError: if labels are absent, or the test set has classes that the training set lacks.
+        ValueError: if labels are absent, the test set has classes that the training set lacks, or the file is
+            damaged or of other images.
     """
     path = classifier_path(train, test, folder, seed=seed)
     if runtime.main and not path.exists():
         weights, metadata = _train(train, test, seed, runtime.device, progress)
         write_tensors(path, weights, {KIND.field: KIND.value, "metadata": json.dumps(asdict(metadata))})
     runtime.barrier()
+    _, found = _read(path)
+    if (found.train_digest, found.test_digest) != (train.digest, test.digest):
+        raise ValueError(
+            f"{path} is the classifier of other images, those of {found.data} (files exchanged? delete it to "
+            "train again)"
+        )
     return load_classifier(path, runtime=runtime)
 
 

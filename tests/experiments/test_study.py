@@ -275,3 +275,16 @@ def test_entries_are_read_again_when_the_file_changes(run):
     store_results(run, {BOUND_HISTORY: make_history()}, "earlier")
     assert len(run.entries()) == 2
     assert run.latest(BOUND_HISTORY, BoundHistory).update.tolist() == [10, 20, 30]
+
+
+def test_results_of_another_run_are_refused(tmp_path):
+    """The files of two runs exchanged: no number of the one may stand under the name of the other."""
+    own, other = tiny(), tiny(seed=4)
+    run = StudyRun(tmp_path, own, "own")
+    images = ReferenceImages(np.zeros((2, 1, 8, 8), np.uint8), name="digits", split="train")
+    run.results.put("reference-images", images, key="k", provenance={"run": own.training_digest()})
+    assert [entry.name for entry in run.entries()] == ["reference-images"]
+    exchanged = replace(run, spec=other)
+    for use in (exchanged.entries, lambda: exchanged.result("reference-images", ReferenceImages)):
+        with pytest.raises(ValueError, match=r"results\.h5 holds results of another run than tiny eps-mse-"):
+            use()

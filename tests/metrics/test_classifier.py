@@ -245,3 +245,13 @@ def test_a_changed_recipe_trains_another_classifier(tmp_path, monkeypatch):
     assert first.weights_path != second.weights_path
     assert first.weights_digest != second.weights_digest
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_classifier_of_other_images_is_not_taken(digits, digits_classifier, tmp_path):
+    """A file of two data sets exchanged: the name says which it must be, and so does its header."""
+    train, test = digits
+    other = dataclasses.replace(test, digest="another")
+    path = classifier.classifier_path(train, other, tmp_path)
+    path.write_bytes(digits_classifier.weights_path.read_bytes())
+    with pytest.raises(ValueError, match=r"is the classifier of other images, those of digits \(files exch"):
+        classifier.load_or_train_classifier(train, other, tmp_path)
