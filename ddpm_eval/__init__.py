@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ddpm_eval.api.bounds import compare_bounds as compare_bounds
     from ddpm_eval.api.bounds import evaluate_bound as evaluate_bound
     from ddpm_eval.api.loading import load_images as load_images
+    from ddpm_eval.api.loading import load_run as load_run
     from ddpm_eval.api.measured_quality import SampleQuality as SampleQuality
     from ddpm_eval.api.measured_quality import evaluate_quality as evaluate_quality
     from ddpm_eval.api.network_model import Model as Model
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Model": "ddpm_eval.api.network_model",
     "load_images": "ddpm_eval.api.loading",
+    "load_run": "ddpm_eval.api.loading",
     "ImageSet": "ddpm_eval.data.image_set",
     "evaluate_bound": "ddpm_eval.api.bounds",
     "Estimator": "ddpm_eval.metrics.bound",

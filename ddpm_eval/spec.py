@@ -11,7 +11,9 @@ refuse what no machine could hold or finish before anything is allocated.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
@@ -80,6 +82,12 @@ class DataSpec(Frozen):
     channels: Literal[1, 3]
     side: int = Field(ge=2, le=LARGEST_SIDE, description="pixels")
     flips: bool = Field(default=False, description="random horizontal flips in training")
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the folder of all runs on these images, such as ``npz-faces``."""
+        kind, _, place = self.name.rpartition(":")
+        return "-".join(re.findall(r"[\w.+]+", f"{kind} {PurePath(place).stem}"))
 
 
 class NetworkSpec(Frozen):

@@ -1,12 +1,15 @@
 """Sample quality of a run's samples or of anybody's images, and their nearest training images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ArrayImages, Images, ImageSet
+from ddpm_eval.files import content_digest, digest
 from ddpm_eval.metrics.classifier import load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS
 from ddpm_eval.metrics.features import Extractor
@@ -14,7 +17,6 @@ from ddpm_eval.metrics.inception import load_inception
 from ddpm_eval.metrics.neighbours import find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
 from ddpm_eval.reporting.quality_tables import memorisation_table, quality_table
-from ddpm_eval.results import sample_files
 from ddpm_eval.results.records import Neighbours, Quality
 from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import Progress, Runtime, silent, start
@@ -29,7 +31,11 @@ from ddpm_eval.stages.quality_stages import (
 )
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.sampling_stages import SamplesStage
+from experiments.json_document import Document, estimates
 from experiments.sections.fig15_neighbours import MEMORISATION
+
+DIGEST_BATCH = 256
+"""Images that are held in memory at once while a digest is taken of them."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,38 @@ class EvaluationSet:
         )
 
 
-def samples_of_run(run: Run, inception: InceptionChoice) -> EvaluationSet:
-    """Return a run's stored samples as an evaluation set.
+def first_images(images: Images, limit: int | None, source: str) -> Images:
+    """Return the first images.
+
+    Args:
+        images: all of them.
+        limit: their number; None returns all.
+        source: where they come from, for the message.
 
     Raises:
-        ValueError: if there are none of its present weights.
+        ValueError: if there are fewer.
     """
+    if limit is None:
+        return images
+    if limit > len(images):
+        raise ValueError(f"{source} holds {len(images)} images, but --limit asks for {limit}")
+    return ArrayImages(images.take(np.arange(limit)))
+
+
+def samples_of_run(run: Run, inception: InceptionChoice, limit: int | None = None) -> EvaluationSet:
+    """Return a run's stored samples as an evaluation set.
+
+    Args:
+        run: whose samples they are.
+        inception: whether features are Inception's.
+        limit: take only so many samples, the first ones; None takes all that are stored.
+
+    Raises:
+        ValueError: if there are none of its present weights, or fewer than the limit.
+    """
+    images = ArrayImages(SamplesStage().read(run).images)
     return EvaluationSet(
-        ArrayImages(SamplesStage().read(run).images),
+        first_images(images, limit, str(run.results.store.path)),
         run.spec.data,
         run.data_root,
         classifiers_folder(run),
@@ -108,7 +138,7 @@ def samples_of_run(run: Run, inception: InceptionChoice) -> EvaluationSet:
 
 
 def any_images(
-    path: Path,
+    images: Images,
     data: str,
     data_root: Path | None,
     runs: Path,
@@ -116,10 +146,10 @@ def any_images(
     device: str,
     progress: Progress,
 ) -> EvaluationSet:
-    """Return images from files as an evaluation set.
+    """Return any images as an evaluation set.
 
     Args:
-        path: a folder, an npz file or a results file.
+        images: of any origin.
         data: name of the data set to compare with.
         data_root: where data sets lie; None takes the default.
         runs: folder below which classifiers are kept.
@@ -128,9 +158,8 @@ def any_images(
         progress: called while features are computed.
 
     Raises:
-        ValueError: if there are no such images or data.
+        ValueError: if there is no such data set.
     """
-    images = sample_files.load_images(path)
     channels, side = datasets.inspect(data)
     spec = DataSpec(name=data, channels=1 if channels == 1 else 3, side=side)
     return EvaluationSet(images, spec, data_root, runs / CLASSIFIERS, inception, start(device), progress)
@@ -173,6 +202,33 @@ def quality_text(results: dict[str, Quality]) -> str:
     if not first.is_inception:
         names += " (of this data set's own classifier: not comparable with any published FID or IS)"
     return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names])
+
+
+def quality_documents(evaluation_set: EvaluationSet, results: Mapping[str, Quality]) -> Sequence[Document]:
+    """Return the quality under each protocol for programs; a key is a digest of all that it depends on."""
+    images = images_digest(evaluation_set.images)
+    return [
+        {
+            "protocol": quality.protocol,
+            "reference": quality.reference,
+            "key": digest(images, evaluation_set.train.digest, name, quality.weights_digest),
+            "n_samples": quality.n_samples,
+            "features": quality.features,
+            "features_weights": quality.weights_digest,
+            "distance_name": quality.distance_name,
+            "score_name": quality.score_name,
+            "caption": quality.caption,
+            "caveat": quality.caveat,
+            "values": estimates(quality),
+        }
+        for name, quality in results.items()
+    ]
+
+
+def images_digest(images: Images) -> str:
+    """Return the digest of images, which are taken a few at a time."""
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // DIGEST_BATCH))
+    return digest([content_digest([images.take(part)]) for part in parts])
 
 
 def nearest_images(evaluation_set: EvaluationSet, mirrored: bool) -> Neighbours:

@@ -2,21 +2,24 @@
 
 from dataclasses import replace
 
+import pandas as pd
+
 from ddpm_eval import runtime
 from ddpm_eval.reporting.bound_comparisons import paired_table
-from ddpm_eval.reporting.bound_tables import halfwidth, split_table
+from ddpm_eval.reporting.bound_tables import bound_estimates, halfwidth, split_table
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.runtime import Precision
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.run import Run
+from experiments.json_document import Document
 
 MOST_EVALUATIONS = 1_000
 """Evaluations per image beyond which a target half-width is given up."""
 
 
-def measure_bound(run: Run, stage: BoundStage, target_halfwidth: float | None = None) -> BoundTerms:
-    """Measure and store the bound of a stage's first protocol.
+def measure_bound(run: Run, stage: BoundStage, target_halfwidth: float | None = None) -> BoundStage:
+    """Measure and store the bound of a stage's first protocol, and return the stage that is precise enough.
 
     Args:
         run: to be measured.
@@ -30,7 +33,7 @@ def measure_bound(run: Run, stage: BoundStage, target_halfwidth: float | None = 
     ensure(stage, run)
     terms = stage.read(run, stage.protocols[0])
     if target_halfwidth is None or halfwidth(terms) <= target_halfwidth:
-        return terms
+        return stage
     per_image = 2 * (stage.evaluations_per_image or run.spec.evaluation.evaluations_per_image)
     if per_image > min(MOST_EVALUATIONS, terms.num_steps):
         raise ValueError(
@@ -54,8 +57,8 @@ def bound_text(run: Run, terms: BoundTerms) -> str:
     )
 
 
-def comparison_text(run: Run, stage: BoundStage, terms: BoundTerms, against: Precision) -> str:
-    """Measure a bound in another precision, too, and return the paired difference as a table with a note.
+def compare_precisions(run: Run, stage: BoundStage, terms: BoundTerms, against: Precision) -> pd.DataFrame:
+    """Measure a bound in another precision, too, and return the paired difference; see `paired_table`.
 
     Args:
         run: to be measured.
@@ -64,9 +67,29 @@ def comparison_text(run: Run, stage: BoundStage, terms: BoundTerms, against: Pre
         against: the other precision.
     """
     other = replace(run, runtime=runtime.start(str(run.runtime.device), precision=against))
-    precision = run.runtime.precision
-    table = paired_table(terms, measure_bound(other, stage), (precision, against))
+    found = measure_bound(other, stage).read(other, stage.protocols[0])
+    return paired_table(terms, found, (run.runtime.precision, against))
+
+
+def comparison_text(table: pd.DataFrame, precision: Precision, against: Precision) -> str:
+    """Return the paired difference of two precisions as a table with a note."""
     return (
         f"{table.to_string(index=False)}\ndifference: {precision} - {against}, paired (same images, same "
         "noise), with its 95% interval over images"
     )
+
+
+def bound_document(run: Run, stage: BoundStage, terms: BoundTerms) -> Document:
+    """Return a bound, and where it is stored, for programs."""
+    return {
+        "result": stage.outputs(run)[0].name,
+        "key": stage.key(run),
+        "protocol": terms.protocol.name,
+        "estimator": terms.estimator,
+        "split": stage.split,
+        "num_steps": terms.num_steps,
+        "n_images": len(terms.image_id),
+        "inexact_left_out": terms.inexact_left_out,
+        "network_evaluations": terms.network_evaluations,
+        "values": bound_estimates(terms),
+    }

@@ -46,7 +46,7 @@ def perform(
         return None
     report = Report(study)
     if any(missing.values()):
-        _run(study, jobs, missing, report)
+        _run(study, jobs, missing, report, echo)
     if not is_main_process():
         return None
     page = report.write()
@@ -55,7 +55,13 @@ def perform(
     return page
 
 
-def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, int]], report: Report) -> None:
+def _run(
+    study: Study,
+    jobs: Sequence[Job],
+    missing: Mapping[str, Mapping[str, int]],
+    report: Report,
+    echo: Callable[[str], None],
+) -> None:
     """Run all jobs; render the report after the main runs' first results, and whenever a job is done."""
     runs = {run.folder: run for run in study.every_run}
     subjects = {job.name: job for job in jobs if runs[job.folder] in study.subjects}
@@ -64,7 +70,7 @@ def _run(study: Study, jobs: Sequence[Job], missing: Mapping[str, Mapping[str, i
         def show(job: Job) -> None:
             if is_main_process():
                 page = report.write()
-                bar.write(f"{job.name}: {summary(runs[job.folder])} ({page})")
+                bar.write(f"{job.name}: {summary(runs[job.folder])} ({page})", echo)
 
         def on_progress(event: ProgressEvent) -> None:
             bar.update(event)

@@ -134,5 +134,6 @@ def _job(study: Study, run: StudyRun, stages: tuple[str, ...]) -> Job:
         data_root=options.data_root,
         inception_weights=options.inception_weights,
         device=options.device,
+        batch_size=options.batch_size,
         label=run.label if run is study.other_bound_run else "",
     )

@@ -4,7 +4,7 @@ The bar of an experiment counts network evaluations, in which the scheduler stat
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
@@ -113,9 +113,10 @@ class ExperimentBar:
         self._doing.pop(job, None)
         self._draw()
 
-    def write(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.bar.write(line)
+    def write(self, line: str, echo: Callable[[str], None]) -> None:
+        """Print a line above the bar by ``echo``."""
+        with self.bar.external_write_mode():
+            echo(line)
 
     def _draw(self) -> None:
         self.bar.set_postfix_str("; ".join(self._doing.values()), refresh=False)

@@ -133,12 +133,14 @@ class StudyOptions:
         data_root: where data sets lie that are not embedded.
         device: auto, cpu, cuda or cuda:N.
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
+        batch_size: images in each network evaluation; None takes a number that suits the device.
     """
 
     reports: Path = Path("reports")
     data_root: Path | None = None
     device: str = "auto"
     inception_weights: Path | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,8 @@ def resolve_preset(
 ) -> Study:
     """Return the study of a preset: a run for each cell of Table 2, or one where the settings fix the cell.
 
-    Its report has the preset's name, with a digest where settings or seed make other runs than the preset's.
+    Its report has the preset's name, with a digest where settings or seed make other runs than the preset's,
+    or the name of the data set if it is another one.
 
     Args:
         name: of the preset.
@@ -234,7 +237,8 @@ def resolve_preset(
     specs = {cell: _cell_spec(name, cell, chosen, seed) for cell in cells}
     found = {cell: StudyRun(run_folder(runs, spec), spec, _label(spec)) for cell, spec in specs.items()}
     digest = specs[MAIN_CELL].training_digest()
-    report = name if digest == preset(name).training_digest() else f"{name}-{digest}"
+    plain = digest == preset(name).training_digest()
+    report = name if plain else f"{collection(specs[MAIN_CELL])}-{digest}"
     return Study(tuple(found.values()), found[MAIN_CELL], options.reports / report, name, chosen, options)
 
 
@@ -308,7 +312,13 @@ def resolve_run(
 
 def run_folder(runs: Path, spec: RunSpec) -> Path:
     """Return the folder of a preset's run below the folder of all runs."""
-    return runs / spec.preset / run_name(spec)
+    return runs / collection(spec) / run_name(spec)
+
+
+def collection(spec: RunSpec) -> str:
+    """Return the preset's name or, of a run on other data, the name of its data set."""
+    same = preset(spec.preset).data.name == spec.data.name
+    return spec.preset if same else spec.data.folder_name
 
 
 def with_evaluation(folder: Path, spec: RunSpec, settings: Mapping[str, str]) -> RunSpec:

@@ -1,16 +1,44 @@
-"""Images to be measured: a split of a data set by its name, or an array."""
+"""Images to be measured, a split of a data set by its name or an array; and the network of a run."""
 
 from pathlib import Path
 
 import numpy as np
 
+from ddpm_eval.api.network_model import Model
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ImageSet, from_array
+from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.results.fields import Array
 from ddpm_eval.spec import DataSpec
+from ddpm_eval.training.checkpoint import load_network
 
 SUBSET_SEED = 0
 """Seed of the random subset of images where their number is limited."""
+
+
+def load_run(folder: Path | str) -> Model:
+    """Load the network of a run that was trained here or imported, with its averaged weights.
+
+    Example:
+        >>> ddpm_eval.load_run("runs/digits/eps-mse-fixed-large").timesteps  # doctest: +SKIP
+        1000
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: with one sentence, if the folder holds no checkpoint, or a damaged one.
+    """
+    spec, network = load_network(Path(folder))
+    diffusion = spec.diffusion
+    shape = (spec.data.channels, spec.data.side, spec.data.side)
+    return Model(
+        network,
+        predicts=diffusion.prediction,
+        variance=diffusion.variance_name,
+        schedule=make_schedule(diffusion),
+        shape=shape,
+    )
 
 
 def load_images(

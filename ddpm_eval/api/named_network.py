@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 def load_named(reference: str, arguments: Mapping[str, str]) -> Model:
     """Import a function, call it, and return the model that it returns.
 
-    Modules in the current folder are found, as by ``python -m``.
+    Modules in the current folder are found, as by ``python -m``. The newest model is kept, so that weights
+    are read once by a command that asks for them again.
 
     Args:
         reference: ``package.module:function``.
@@ -45,11 +47,16 @@ def load_named(reference: str, arguments: Mapping[str, str]) -> Model:
         ValueError: with one sentence, if there is no such module or function, it fails, or it returns no
             model whose weights can be told from others.
     """
+    return _loaded(reference, tuple(sorted(arguments.items())))
+
+
+@lru_cache(maxsize=1)
+def _loaded(reference: str, arguments: tuple[tuple[str, str], ...]) -> Model:
     if not NAME.fullmatch(reference):
         raise ValueError(f"{reference!r} names no function (write MODULE:FUNCTION, such as networks:load)")
     module, _, name = reference.partition(":")
     function = _function(module, name)
-    given = {key: read_value(key, text) for key, text in arguments.items()}
+    given = {key: read_value(key, text) for key, text in arguments}
     try:
         inspect.signature(function).bind(**given)
     except TypeError as error:

@@ -31,17 +31,18 @@ class ModelDescription:
     network: dict[str, object]
     diffusion: dict[str, object]
 
-    def specification(self, data: str) -> RunSpec:
+    def specification(self, data: str, preset: str = PRESET) -> RunSpec:
         """Return the specification of a run with this model, of whose training nothing is known.
 
         Args:
             data: the name of the data set that it models.
+            preset: what stands in the place of a preset's name.
 
         Raises:
             ValueError: if a field has a value that ours cannot have.
         """
         document = {
-            "preset": PRESET,
+            "preset": preset,
             "data": {"name": data, "channels": self.channels, "side": self.side},
             "network": self.network,
             "diffusion": self.diffusion,

@@ -26,6 +26,8 @@ from ddpm_eval.spec_text import parse, read_json
 from ddpm_eval.stages.run import SAMPLING, Run
 
 FILE_NAME = "network.json"
+PRESET = "network"
+"""What stands in the place of a preset's name."""
 BATCH_SIZE = 64
 """Images per call of a network whose size is not known."""
 

@@ -38,6 +38,7 @@ from ddpm_eval.results.store import Store
 from ddpm_eval.spec import Method
 from ddpm_eval.stages.base import Stage, result_key
 from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run_folders import runs_above
 from ddpm_eval.stages.sampling_stages import (
     DEFAULT_SPACING,
     OtherVarianceSamplesStage,
@@ -320,9 +321,7 @@ def check_sample_counts(run: Run, source: FeatureSource) -> None:
 
 def classifiers_folder(run: Run) -> Path:
     """Return the folder of the classifiers and reference statistics that all runs share."""
-    parent = run.folder.resolve().parent
-    runs = parent.parent if parent.name == run.spec.preset else parent
-    return runs / CLASSIFIERS
+    return runs_above(run.folder, run.spec) / CLASSIFIERS
 
 
 def quality_protocol(run: Run, metrics: tuple[str, ...] = quality.METRICS) -> QualityProtocol:

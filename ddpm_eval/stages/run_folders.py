@@ -33,6 +33,12 @@ def run_in(
     return kind(folder, spec, runtime, data_root, progress)
 
 
+def runs_above(folder: Path, spec: RunSpec) -> Path:
+    """Return the folder of all runs, in which a run lies itself or below its preset's or its data set's."""
+    parent = folder.resolve().parent
+    return parent.parent if parent.name in (spec.preset, spec.data.folder_name) else parent
+
+
 def stored_spec(folder: Path) -> RunSpec:
     """Return what the folder's network was made with.
 

@@ -47,6 +47,7 @@ class Job:
         data_root: where data sets lie that are not embedded.
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
         device: auto, cpu, cuda or cuda:N.
+        batch_size: images in each network evaluation; None takes a number that suits the device.
         label: the job's name, if it is not its folder's.
     """
 
@@ -56,6 +57,7 @@ class Job:
     data_root: Path | None = None
     inception_weights: Path | None = None
     device: str = "auto"
+    batch_size: int | None = None
     label: str = ""
 
     @property
@@ -122,6 +124,7 @@ def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
     """Bring one run through its stages in this process; a run that diverges ends there."""
     here = runtime.start(job.device, threads)
     run = run_in(job.folder, job.spec, here, job.data_root, _reporting(job, on_progress))
+    run.asked_batch_size = job.batch_size
     known = stages(run, job.inception_weights)
     with locked_folder(job.folder) if here.main else nullcontext():
         if "quality" in job.stages and not _done([*known["train"], *known["quality"]], run):

@@ -1,12 +1,23 @@
 """What the commands of the paper's experiments have in common."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import click
+import pandas as pd
 
 from ddpm_eval.stages.scheduler import Job
+from experiments.commands.open_run import network_folder, say
 from experiments.commands.open_study import open_study
-from experiments.commands.options import ExperimentParameters
+from experiments.commands.options import (
+    DEFAULT_RUNS,
+    ExperimentParameters,
+    refuse_beside_run,
+    refuse_lonely_arguments,
+)
+from experiments.json_document import Document, as_text, rows
 from experiments.perform import perform
 from experiments.study import DEFAULT, Study
 from experiments.trained_run import trained_spec
@@ -31,5 +42,40 @@ def run_experiment(
     Raises:
         ValueError: if the parameters contradict each other, or a job cannot be done.
     """
-    study = open_study(parameters, trained_spec, parameters.inception_weights, default_preset, seeds)
-    perform(study, jobs(study), tables, dry_run=parameters.dry_run, echo=click.echo)
+    chosen = with_network(parameters)
+    study = open_study(
+        chosen, trained_spec, chosen.inception_weights, default_preset, seeds, chosen.batch_size
+    )
+    echo = partial(click.echo, err=parameters.as_json)
+    page = perform(study, jobs(study), tables, dry_run=parameters.dry_run, echo=echo)
+    if parameters.as_json and page is not None:
+        say(as_text(experiment_document(study, page, tables)))
+
+
+def with_network(parameters: ExperimentParameters) -> ExperimentParameters:
+    """Return parameters that name the run of a network by its folder, if a network is named.
+
+    Raises:
+        ValueError: if a run or a preset is named, too, or no data set.
+    """
+    network = parameters.network
+    refuse_lonely_arguments(network, parameters.network_arguments)
+    if network is None:
+        return parameters
+    if parameters.run is not None:
+        refuse_beside_run(parameters.run, {"network": network})
+    if parameters.seed is not None:
+        raise ValueError("--seed is of a training, and a network of --network is not trained here")
+    runs = parameters.runs or DEFAULT_RUNS
+    folder = network_folder(network, parameters.network_arguments, parameters.data, runs, parameters.preset)
+    return replace(parameters, run=folder, data=None, runs=None)
+
+
+def experiment_document(study: Study, page: Path, tables: Sequence[str]) -> Document:
+    """Return the report's page, the runs behind it, and those of the named tables that exist."""
+    files = {name: study.tables / f"{name}.csv" for name in tables}
+    return {
+        "report": page,
+        "runs": [{"folder": run.folder, "weights": run.weights} for run in study.every_run],
+        "tables": {name: rows(pd.read_csv(path)) for name, path in files.items() if path.exists()},
+    }

@@ -9,7 +9,7 @@ import click
 from ddpm_eval.results.records import Interpolations
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.sampling_stages import InterpolationStage
-from experiments.commands.open_run import RunParameters, open_run, working_on
+from experiments.commands.open_run import RunParameters, identity, open_run, say_results, working_on
 from experiments.commands.options import PATH, command_with, figure_stem
 from experiments.sections.fig8_interpolation import interpolation_figure
 
@@ -46,4 +46,14 @@ def command(parameters: InterpolateParameters) -> None:
     if run.runtime.main:
         (where,) = stage.outputs(run)
         found = run.results.get(where.name, Interpolations, where.key)
-        click.echo(f"{interpolation_figure(found, figure_stem(parameters.out)).stem}.png")
+        figure = f"{interpolation_figure(found, figure_stem(parameters.out)).stem}.png"
+        document = {
+            "command": "interpolate",
+            "run": identity(run),
+            "result": where.name,
+            "key": where.key,
+            "t": found.t,
+            "pairs": len(found.source),
+            "figure": figure,
+        }
+        say_results(parameters, figure, document)

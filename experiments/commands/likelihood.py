@@ -15,18 +15,27 @@ from experiments.commands.open_run import (
     PRECISIONS,
     RunParameters,
     checked_steps,
+    identity,
     open_run,
-    say,
+    say_results,
     working_on,
 )
-from experiments.commands.options import command_with
-from experiments.likelihood import bound_text, comparison_text, measure_bound
+from experiments.commands.options import command_with, limit_option, with_limit
+from experiments.json_document import rows
+from experiments.likelihood import (
+    bound_document,
+    bound_text,
+    compare_precisions,
+    comparison_text,
+    measure_bound,
+)
 
 
 @dataclass(frozen=True)
 class LikelihoodParameters(RunParameters):
     """Which bound of which run to measure, and with what effort."""
 
+    limit: Annotated[int | None, limit_option("images of the split, a fixed random subset")]
     split: Annotated[
         str,
         click.Option(["--split"], type=click.Choice(["test", "train"]), default="test", show_default=True),
@@ -94,16 +103,28 @@ class LikelihoodParameters(RunParameters):
 
 @command_with(LikelihoodParameters)
 def command(parameters: LikelihoodParameters) -> None:
-    """The variational bound of one run in bits/dim, with its split and intervals."""
+    r"""The variational bound of one run in bits/dim, with its split and intervals.
+
+    \b
+    Examples:
+        python cli.py likelihood runs/digits/eps-mse-fixed-large --estimator stratified --json
+        python cli.py likelihood runs/digits/eps-mse-fixed-large --data npz:others.npz --limit 100
+        python cli.py likelihood --network networks:load --network-args path=net.pt --data cifar10
+    """
     refuse_contradictions(parameters)
-    run = open_run(parameters)
+    limits = (f"evaluation.n_{parameters.split}_images", "evaluation.n_full_images")
+    run = open_run(replace(parameters, settings=with_limit(parameters.settings, parameters.limit, *limits)))
+    against = parameters.against
     with working_on(run):
-        stage = chosen_stage(run, parameters)
-        terms = measure_bound(run, stage, parameters.target_halfwidth)
-        text = bound_text(run, terms)
-        if parameters.against is not None:
-            text += f"\n\n{comparison_text(run, stage, terms, parameters.against)}"
-    say(text)
+        stage = measure_bound(run, chosen_stage(run, parameters), parameters.target_halfwidth)
+        terms = stage.read(run, stage.protocols[0])
+        table = None if against is None else compare_precisions(run, stage, terms, against)
+    text = bound_text(run, terms)
+    document = {"command": "likelihood", "run": identity(run), **bound_document(run, stage, terms)}
+    if table is not None and against is not None:
+        text += f"\n\n{comparison_text(table, run.runtime.precision, against)}"
+        document["difference"] = rows(table)
+    say_results(parameters, text, document)
 
 
 def refuse_contradictions(parameters: LikelihoodParameters) -> None:

@@ -7,10 +7,12 @@ from typing import Annotated
 import click
 
 from ddpm_eval import runtime
-from experiments.commands.open_images import ImageParameters, open_images
-from experiments.commands.open_run import say
+from ddpm_eval.files import digest
+from experiments.commands.open_images import ImageParameters, open_images, subject
+from experiments.commands.open_run import say_results
 from experiments.commands.options import PATH, command_with, figure_stem
-from experiments.image_quality import nearest_images, neighbours_text
+from experiments.image_quality import images_digest, nearest_images, neighbours_text
+from experiments.json_document import estimates
 from experiments.sections.fig15_neighbours import neighbours_figure
 
 
@@ -37,5 +39,15 @@ def command(parameters: NeighboursParameters) -> None:
     stem = figure_stem(parameters.out)
     if images.runtime.main:
         neighbours_figure(found, stem)
-    say(f"{neighbours_text(found)}\n{stem}.png")
+    document = {
+        "command": "neighbours",
+        **subject(parameters, images),
+        "key": digest(images_digest(images.images), images.train.digest, found.weights_digest),
+        "n_samples": found.n_samples,
+        "n_train": found.n_train,
+        "features": found.features,
+        "values": estimates(found),
+        "figure": f"{stem}.png",
+    }
+    say_results(parameters, f"{neighbours_text(found)}\n{stem}.png", document)
     runtime.stop()

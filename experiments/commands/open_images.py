@@ -1,14 +1,22 @@
 """The images whose quality a command measures: a run's samples, or anybody's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import click
 
-from experiments.commands.open_run import RunParameters, open_run
-from experiments.commands.options import DEFAULT_RUNS, PATH
-from experiments.image_quality import EvaluationSet, InceptionChoice, any_images, samples_of_run
+from ddpm_eval.results.sample_files import load_images
+from experiments.commands.open_run import RunParameters, identity, open_run
+from experiments.commands.options import DEFAULT_RUNS, PATH, limit_option, with_limit
+from experiments.image_quality import (
+    EvaluationSet,
+    InceptionChoice,
+    any_images,
+    first_images,
+    samples_of_run,
+)
+from experiments.json_document import Document
 from experiments.progress import stage_bars
 
 
@@ -26,8 +34,9 @@ class ImageParameters(RunParameters):
     ]
     data: Annotated[
         str | None,
-        click.Option(["--data"], help="With --images: the data set to compare with, such as cifar10."),
+        click.Option(["--data"], help="With --images: the data set to compare with; else that of the run."),
     ]
+    limit: Annotated[int | None, limit_option("samples, the first ones")]
     inception_weights: Annotated[
         Path | None,
         click.Option(
@@ -55,15 +64,17 @@ def open_images(parameters: ImageParameters) -> EvaluationSet:
     weights = parameters.inception_weights
     inception = InceptionChoice(parameters.inception or weights is not None, weights)
     if parameters.images is None:
-        return samples_of_run(open_run(parameters), inception)
-    if parameters.run is not None or parameters.preset is not None:
+        settings = with_limit(parameters.settings, parameters.limit, "evaluation.n_samples")
+        run = open_run(replace(parameters, settings=settings))
+        return samples_of_run(run, inception, parameters.limit)
+    if parameters.run is not None or parameters.preset is not None or parameters.network is not None:
         raise ValueError("name --images or a run, not both")
     if parameters.data is None:
         raise ValueError("--images needs --data, the data set to compare with (such as --data cifar10)")
-    if parameters.settings or parameters.precision != "fp32":
-        raise ValueError("--set and --precision belong to a run, not to --images")
+    if parameters.settings or parameters.precision != "fp32" or parameters.batch_size is not None:
+        raise ValueError("--set, --precision and --batch-size belong to a run, not to --images")
     return any_images(
-        parameters.images,
+        first_images(load_images(parameters.images), parameters.limit, str(parameters.images)),
         parameters.data,
         parameters.data_root,
         parameters.runs or DEFAULT_RUNS,
@@ -71,3 +82,10 @@ def open_images(parameters: ImageParameters) -> EvaluationSet:
         parameters.device,
         stage_bars(),
     )
+
+
+def subject(parameters: ImageParameters, images: EvaluationSet) -> Document:
+    """Return whose images were measured: those of a run, or those in files."""
+    if images.run is not None:
+        return {"run": identity(images.run)}
+    return {"images": parameters.images, "data": images.data.name}

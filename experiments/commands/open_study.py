@@ -1,6 +1,6 @@
 """From the parameters of a command to the study that they mean."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from ddpm_eval.data.datasets import inspect
@@ -9,7 +9,7 @@ from experiments.commands.options import (
     DEFAULT_PRESET,
     DEFAULT_RUNS,
     ReportParameters,
-    StudyParameters,
+    Settings,
     refuse_beside_run,
 )
 from experiments.study import (
@@ -29,6 +29,7 @@ def open_study(
     inception_weights: Path | None = None,
     default_preset: str = DEFAULT,
     seeds: int | None = None,
+    batch_size: int | None = None,
 ) -> Study:
     """Return the study of a preset, or of a run that was named by its folder.
 
@@ -40,15 +41,18 @@ def open_study(
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
         default_preset: the preset that is meant where none is named; `DEFAULT` means the default study.
         seeds: the number of trainings of each cell, with seeds that follow each other; None means 1.
+        batch_size: images in each network evaluation; None takes a number that suits the device.
 
     Raises:
         ValueError: if the parameters contradict each other, or there is no such preset, run or data set.
     """
-    options = StudyOptions(parameters.reports, parameters.data_root, parameters.device, inception_weights)
+    options = StudyOptions(
+        parameters.reports, parameters.data_root, parameters.device, inception_weights, batch_size
+    )
     if parameters.run is not None:
         refuse_beside_run(parameters.run, {**parameters.preset_options, "seeds": seeds})
         return resolve_run(parameters.run, spec_of_run(parameters.run), parameters.settings, options)
-    settings = preset_settings(parameters)
+    settings = preset_settings(parameters.data, parameters.settings)
     runs = parameters.runs or DEFAULT_RUNS
     name = parameters.preset or (default_preset if parameters.data is None else DEFAULT_PRESET)
 
@@ -60,14 +64,18 @@ def open_study(
     return replicated(resolve, parameters.seed or 0, seeds or 1)
 
 
-def preset_settings(parameters: StudyParameters) -> Mapping[str, str]:
+def preset_settings(data: str | None, settings: Settings) -> Settings:
     """Return the fields of a preset that were set, among them the shape of another data set's images.
+
+    Args:
+        data: name of the data set; None takes the preset's.
+        settings: that were set one by one.
 
     Raises:
         ValueError: if there is no such data set.
     """
-    if parameters.data is None:
-        return parameters.settings
-    channels, side = inspect(parameters.data)
-    shape = {"data.name": parameters.data, "data.channels": str(channels), "data.side": str(side)}
-    return {**shape, **parameters.settings}
+    if data is None:
+        return settings
+    channels, side = inspect(data)
+    shape = {"data.name": data, "data.channels": str(channels), "data.side": str(side)}
+    return {**shape, **settings}

@@ -142,13 +142,45 @@ AsJson = Annotated[
 ]
 
 
+def refuse_lonely_arguments(network: str | None, arguments: Settings) -> None:
+    """Refuse arguments of a function that is not named.
+
+    Raises:
+        ValueError: if there are some.
+    """
+    if network is None and arguments:
+        raise ValueError("--network-args are given to the function of --network, but there is no --network")
+
+
+def with_limit(settings: Settings, limit: int | None, *fields: str) -> Settings:
+    """Return settings with fields of the evaluation set to the value of ``--limit``.
+
+    Raises:
+        ValueError: if one of them is set to another value.
+    """
+    if limit is None:
+        return settings
+    both = [field for field in fields if field in settings]
+    if both:
+        raise ValueError(f"--limit and --set {both[0]} say the same: leave one of them out")
+    return {**settings, **dict.fromkeys(fields, str(limit))}
+
+
+BOUND_LIMITS = ("evaluation.n_test_images", "evaluation.n_train_images", "evaluation.n_full_images")
+"""The fields that say of how many images bounds are evaluated."""
+
+
 def limit_option(what: str) -> click.Option:
     """Return the option ``--limit``, which says of how many images or samples there are results.
 
     Args:
         what: it limits, for the help.
     """
-    return click.Option(["--limit"], type=click.IntRange(2), help=f"Measure only so many {what}.")
+    return click.Option(
+        ["--limit"],
+        type=click.IntRange(2),
+        help=f"Measure only so many {what}; each number has results of its own.",
+    )
 
 
 @dataclass(frozen=True)
@@ -206,6 +238,10 @@ class ExperimentParameters(ReportParameters):
             help="Measure quality with this Inception instead of the classifier.",
         ),
     ]
+    network: NetworkName
+    network_arguments: NetworkArguments
+    batch_size: BatchSize
+    as_json: AsJson
     dry_run: DryRun
 
 

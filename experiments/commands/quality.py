@@ -8,10 +8,10 @@ import click
 
 from ddpm_eval import runtime
 from ddpm_eval.metrics.distances import PROTOCOLS
-from experiments.commands.open_images import ImageParameters, open_images
-from experiments.commands.open_run import say, working_on
+from experiments.commands.open_images import ImageParameters, open_images, subject
+from experiments.commands.open_run import say_results, working_on
 from experiments.commands.options import command_with
-from experiments.image_quality import measure_quality, quality_text
+from experiments.image_quality import measure_quality, quality_documents, quality_text
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,7 @@ def command(parameters: QualityParameters) -> None:
         results = measure_quality(
             found, parameters.protocols, parameters.references, parameters.allow_singular
         )
-    say(quality_text(results))
+    measured = quality_documents(found, results)
+    document = {"command": "quality", **subject(parameters, found), "measurements": measured}
+    say_results(parameters, quality_text(results), document)
     runtime.stop()

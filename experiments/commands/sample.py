@@ -7,12 +7,23 @@ from typing import Annotated, get_args
 import click
 
 from ddpm_eval.data.image_set import as_images
+from ddpm_eval.reporting.intervals import mean_estimate
+from ddpm_eval.results.records import Samples
 from ddpm_eval.results.sample_files import export_npz, export_png
 from ddpm_eval.spec import Method, Spacing
 from ddpm_eval.stages.base import ensure
+from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.sampling_stages import SamplesStage
-from experiments.commands.open_run import RunParameters, checked_steps, open_run, working_on
+from experiments.commands.open_run import (
+    RunParameters,
+    checked_steps,
+    identity,
+    open_run,
+    say_results,
+    working_on,
+)
 from experiments.commands.options import PATH, command_with
+from experiments.json_document import Document
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,9 @@ class SampleParameters(RunParameters):
     n_samples: Annotated[
         int | None,
         click.Option(
-            ["-n", "--n-samples"], type=click.IntRange(1), help="How many (default: the preset's number)."
+            ["-n", "--n-samples", "--limit", "n_samples"],
+            type=click.IntRange(1),
+            help="How many (default: the preset's number).",
         ),
     ]
     steps: Annotated[
@@ -74,9 +87,31 @@ def command(parameters: SampleParameters) -> None:
     if not run.runtime.main:
         return
     n = parameters.n_samples or run.spec.evaluation.n_samples
-    images = as_images(stage.read(run).images[:n])
-    click.echo(f"{len(images)} samples in {run.results.store.path}")
+    samples = stage.read(run)
+    images = as_images(samples.images[:n])
     if parameters.png is not None:
         export_png(images, parameters.png)
     if parameters.npz is not None:
         export_npz(images, parameters.npz)
+    text = f"{len(images)} samples in {run.results.store.path}"
+    say_results(parameters, text, samples_document(run, stage, samples, n))
+
+
+def samples_document(run: Run, stage: SamplesStage, samples: Samples, n: int) -> Document:
+    """Return how n samples were drawn, and where they are stored, for programs."""
+    (where,) = stage.outputs(run)
+    return {
+        "command": "sample",
+        "run": identity(run),
+        "result": where.name,
+        "key": where.key,
+        "method": samples.method,
+        "num_steps": samples.num_steps,
+        "seed": samples.seed,
+        "n_samples": n,
+        "results": run.results.store.path,
+        "values": {
+            "out_of_range": mean_estimate(samples.out_of_range[:n]).estimate("1"),
+            "seconds_per_sample": mean_estimate(samples.seconds[:n]).estimate("s"),
+        },
+    }

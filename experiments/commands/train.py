@@ -119,7 +119,7 @@ def chosen_run(parameters: TrainParameters) -> tuple[Path, RunSpec]:
             load(parameters.run / FILE_NAME, prefixes=()).spec, parameters.settings
         )
     changes = {f"diffusion.{name}": value for name, value in varied.items() if value is not None}
-    settings = {**preset_settings(parameters), **changes}
+    settings = {**preset_settings(parameters.data, parameters.settings), **changes}
     spec = preset(parameters.preset or DEFAULT_PRESET, settings=settings, seed=parameters.seed or 0)
     return run_folder(parameters.runs or DEFAULT_RUNS, spec), spec
 

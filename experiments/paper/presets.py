@@ -12,6 +12,7 @@ from ddpm_eval.spec import (
     DataSpec,
     DiffusionSpec,
     EvaluationSpec,
+    NamedNetwork,
     NetworkSpec,
     Objective,
     Predicted,
@@ -185,6 +186,8 @@ def run_name(spec: RunSpec) -> str:
 
 def against_the_paper(spec: RunSpec) -> str:
     """Say how a run departs from the paper: its preset's deviations, and what it changes in the preset."""
+    if isinstance(spec.network, NamedNetwork):
+        return "a network that is named by a function"
     if spec.preset not in DEVIATIONS:
         return "another project's model"
     plain = preset(spec.preset, cell_of(spec), seed=spec.seed)
