@@ -137,7 +137,9 @@ class NamedNetwork(Frozen):
     """A network of any kind that a function returns, and what is known of it without calling the function."""
 
     reference: str = Field(max_length=LONGEST_NAME, description="package.module:function")
-    arguments: dict[str, str] = Field(description="of the function by name, as JSON or plain text")
+    arguments: tuple[tuple[str, str], ...] = Field(
+        description="of the function: names and values, these as JSON or plain text"
+    )
     weights: str = Field(
         pattern=r"^[0-9a-f]{12}$",
         description="digest of its parameters and buffers, and of all else that its output depends on",

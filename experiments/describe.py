@@ -67,7 +67,7 @@ def paper_columns(study: Study) -> str:
 def _network(spec: RunSpec, parameters: int) -> str:
     network = spec.network
     if isinstance(network, NamedNetwork):
-        given = ", ".join(f"{name}={value}" for name, value in network.arguments.items())
+        given = ", ".join(f"{name}={value}" for name, value in network.arguments)
         return f"{parameters:,} parameters: {network.reference}({given})"
     sides = " and ".join(f"{side}x{side}" for side in network.attention_sides)
     attention = f"attention at {sides}" if sides else "attention in the middle only"

@@ -49,7 +49,7 @@ def on_other_data(folder: Path, data: str) -> Path:
         return folder
     network = spec.network
     if isinstance(network, NamedNetwork):
-        other = _specification(network.reference, network.arguments, data)
+        other = _specification(network.reference, dict(network.arguments), data)
     else:
         other = _specification(OF_A_RUN, {"folder": str(folder.resolve())}, data)
     kept = {"seed": spec.seed, "evaluation": _without_limits(spec.evaluation)}

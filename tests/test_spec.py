@@ -82,7 +82,7 @@ def named(**changes):
     document = TINY.model_dump(mode="json")
     document["network"] = {
         "reference": "package.module:function",
-        "arguments": {"width": "8"},
+        "arguments": [["width", "8"]],
         "weights": "0123456789ab",
         "parameters": 3,
         "conditional": False,

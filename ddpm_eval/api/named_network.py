@@ -82,7 +82,7 @@ def describe_named(
     variance = model.variance if isinstance(model.variance, str) else "table"
     network = NamedNetwork(
         reference=reference,
-        arguments=dict(arguments),
+        arguments=tuple(sorted(arguments.items())),
         weights=model_digest(reference, arguments, model),
         parameters=sum(parameter.numel() for parameter in model.network.parameters()),
         conditional=model.conditional,

@@ -51,8 +51,9 @@ class NamedRun(Run):
             ValueError: if it returns none, or another one than when the folder was made.
         """
         named = self.named
-        model = load_named(named.reference, named.arguments)
-        found = model_digest(named.reference, named.arguments, model)
+        arguments = dict(named.arguments)
+        model = load_named(named.reference, arguments)
+        found = model_digest(named.reference, arguments, model)
         if found != named.weights:
             raise ValueError(
                 f"{self.folder} holds the results of the network {named.weights}, but {named.reference} "

@@ -60,7 +60,7 @@ def test_a_setting_without_a_value_is_refused():
 
 def test_parameters_of_a_base_come_first():
     names = [parameter.name for parameter in declared(ExperimentParameters)]
-    assert names[:2] == ["run", "preset"] and names[-2:] == ["inception_weights", "dry_run"]
+    assert names[:2] == ["run", "preset"] and names[-2:] == ["as_json", "dry_run"]
 
 
 def test_a_field_must_have_the_name_of_its_parameter():
