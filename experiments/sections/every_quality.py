@@ -41,8 +41,9 @@ def _quality(study: Study, results: Mapping[str, Quality]) -> Table:
     covered = {run.label: run.result("coverage", Coverage) for run in study.runs}
     known = {name: coverage for name, coverage in covered.items() if coverage is not None}
     first = next(iter(results.values()))
+    seed = f" of seed {study.main.spec.seed}" if study.replicates else ""
     caption = (
-        f"Sample quality of every run; {first.caption}. "
+        f"Sample quality of every run{seed}; {first.caption}. "
         "The reference distance is that of the test to the training images."
     )
     if known:

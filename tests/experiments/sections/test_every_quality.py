@@ -1,5 +1,7 @@
 """Every quality figure of every run, in the order of Table 2, with each caveat once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from quality_examples import make_coverage, make_quality
@@ -19,6 +21,11 @@ def test_all_runs_are_listed_in_the_order_of_table_2(measured):
     )
     main = table[table["run"] == measured.main.label].set_index("metric")
     assert main.loc[["density", "coverage"], "value"].tolist() == [0.9, 0.6]
+
+
+def test_of_several_seeds_the_first_is_named(measured):
+    several = replace(measured, replicates=(measured,))
+    assert section(several).tables[0].caption.startswith("Sample quality of every run of seed 0; 70 samples.")
 
 
 def test_the_classes_of_the_main_runs_samples_are_shown(measured):
