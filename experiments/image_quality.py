@@ -12,7 +12,8 @@ from ddpm_eval.data.image_set import ArrayImages, Images, ImageSet
 from ddpm_eval.files import content_digest, digest
 from ddpm_eval.metrics.classifier import load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS
-from ddpm_eval.metrics.features import Extractor
+from ddpm_eval.metrics.embeddings import load_embedding
+from ddpm_eval.metrics.features import INCEPTION, Extractor
 from ddpm_eval.metrics.inception import load_inception
 from ddpm_eval.metrics.neighbours import find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
@@ -34,20 +35,21 @@ from ddpm_eval.stages.sampling_stages import SamplesStage
 from experiments.json_document import Document, estimates
 from experiments.sections.fig15_neighbours import MEMORISATION
 
+CLASSIFIER = "classifier"
 DIGEST_BATCH = 256
 """Images that are held in memory at once while a digest is taken of them."""
 
 
 @dataclass(frozen=True)
-class InceptionChoice:
-    """Whether features are Inception's rather than those of the data set's classifier.
+class FeatureChoice:
+    """Which network's features images are compared in.
 
     Attributes:
-        used: whether they are.
+        network: the data set's ``classifier``, ``inception-v3-compat``, or one of `EMBEDDINGS`.
         weights: file of its weights; None downloads them.
     """
 
-    used: bool
+    network: str = CLASSIFIER
     weights: Path | None = None
 
 
@@ -60,7 +62,7 @@ class EvaluationSet:
         data: the data set's name and the shape of its images.
         data_root: where data sets lie; None takes the default.
         classifiers: folder of the classifiers and of the statistics of reference images.
-        inception: whether features are Inception's.
+        features: whose features are compared.
         runtime: where features are computed.
         progress: called while features are computed.
         run: whose samples the images are; None if they are not any run's.
@@ -70,7 +72,7 @@ class EvaluationSet:
     data: DataSpec
     data_root: Path | None
     classifiers: Path
-    inception: InceptionChoice
+    features: FeatureChoice
     runtime: Runtime
     progress: Progress = silent
     run: Run | None = None
@@ -88,8 +90,11 @@ class EvaluationSet:
     @cached_property
     def extractor(self) -> Extractor:
         """The network whose features are compared; a classifier that does not exist yet is trained."""
-        if self.inception.used:
-            return load_inception(self.inception.weights, runtime=self.runtime)
+        name, weights = self.features.network, self.features.weights
+        if name == INCEPTION:
+            return load_inception(weights, runtime=self.runtime)
+        if name != CLASSIFIER:
+            return load_embedding(name, weights, runtime=self.runtime)
         return load_or_train_classifier(
             self.train, self.test, self.classifiers, runtime=self.runtime, progress=self.progress
         )
@@ -113,12 +118,12 @@ def first_images(images: Images, limit: int | None, source: str) -> Images:
     return ArrayImages(images.take(np.arange(limit)))
 
 
-def samples_of_run(run: Run, inception: InceptionChoice, limit: int | None = None) -> EvaluationSet:
+def samples_of_run(run: Run, features: FeatureChoice, limit: int | None = None) -> EvaluationSet:
     """Return a run's stored samples as an evaluation set.
 
     Args:
         run: whose samples they are.
-        inception: whether features are Inception's.
+        features: whose features are compared.
         limit: take only so many samples, the first ones; None takes all that are stored.
 
     Raises:
@@ -130,7 +135,7 @@ def samples_of_run(run: Run, inception: InceptionChoice, limit: int | None = Non
         run.spec.data,
         run.data_root,
         classifiers_folder(run),
-        inception,
+        features,
         start(str(run.runtime.device)),
         run.progress,
         run,
@@ -142,7 +147,7 @@ def any_images(
     data: str,
     data_root: Path | None,
     runs: Path,
-    inception: InceptionChoice,
+    features: FeatureChoice,
     device: str,
     progress: Progress,
 ) -> EvaluationSet:
@@ -153,7 +158,7 @@ def any_images(
         data: name of the data set to compare with.
         data_root: where data sets lie; None takes the default.
         runs: folder below which classifiers are kept.
-        inception: whether features are Inception's.
+        features: whose features are compared.
         device: auto, cpu, cuda or cuda:N.
         progress: called while features are computed.
 
@@ -162,7 +167,7 @@ def any_images(
     """
     channels, side = datasets.inspect(data)
     spec = DataSpec(name=data, channels=1 if channels == 1 else 3, side=side)
-    return EvaluationSet(images, spec, data_root, runs / CLASSIFIERS, inception, start(device), progress)
+    return EvaluationSet(images, spec, data_root, runs / CLASSIFIERS, features, start(device), progress)
 
 
 def measure_quality(
@@ -198,8 +203,10 @@ def quality_text(results: dict[str, Quality]) -> str:
         for name, quality in results.items()
     ]
     first = next(iter(results.values()))
-    names = f"frechet_distance is the {first.distance_name}; score is the {first.score_name}"
-    if not first.is_inception:
+    names = f"frechet_distance is the {first.distance_name}; kid is the {first.kernel_name}"
+    if first.score.known:
+        names += f"; score is the {first.score_name}"
+    if first.features.endswith(CLASSIFIER):
         names += " (of this data set's own classifier: not comparable with any published FID or IS)"
     return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names])
 
@@ -261,14 +268,15 @@ def neighbours_text(found: Neighbours) -> str:
 def _stored_quality(evaluation_set: EvaluationSet) -> Quality | None:
     """Return the quality in a run's results, measured if need be; None for other images than its samples."""
     run = evaluation_set.run
-    inception = evaluation_set.inception
+    features = evaluation_set.features
     if run is None or run.runtime.precision != "fp32":  # reports are of fp32 samples
         return None
     if len(evaluation_set.images) != run.spec.evaluation.n_samples:
         return None
-    if inception.used and inception.weights is None:  # a stored result is keyed by its file of weights
+    by_file = features.network == INCEPTION and features.weights is not None
+    if not by_file and features.network != CLASSIFIER:  # a stored result is keyed by its file of weights
         return None
-    stage = QualityStage(FeatureSource(inception.weights))
+    stage = QualityStage(FeatureSource(features.weights))
     if not stage.applies(run):
         return None
     ensure(stage, run)

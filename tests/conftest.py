@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,4 +91,24 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = FeatureExtractorInceptionV3(INCEPTION, ["2048"])
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of torch-fidelity's CLIP at small sizes, from a seeded initialisation: an archive of the
+    authors' kind.
+    """
+    import torch
+
+    from ddpm_eval.metrics.embeddings import module_tree  # it imports torch-fidelity as must be
+    from ddpm_eval.runtime import global_seed
+
+    from torch_fidelity.feature_extractor_clip import CLIPVisual  # isort: skip
+
+    with global_seed(0, torch.device("cpu")):
+        state = CLIPVisual(24, 32, 2, 64, 16).state_dict() | {"text_projection": torch.randn(24, 24)}
+    path = tmp_path_factory.mktemp("clip") / "clip.pt"
+    with warnings.catch_warnings(action="ignore"):  # of TorchScript
+        torch.jit.script(module_tree(state)).save(path)
     return path

@@ -6,7 +6,6 @@ Nothing is cached but the classifier, in a folder that the caller names, under a
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from ddpm_eval.data.image_set import ImageSet, from_array
 from ddpm_eval.metrics import quality
 from ddpm_eval.metrics.classifier import load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
+from ddpm_eval.metrics.embeddings import EMBEDDINGS, load_embedding
 from ddpm_eval.metrics.features import Extractor
 from ddpm_eval.metrics.inception import load_inception
 from ddpm_eval.reporting.quality_tables import quality_table
@@ -25,9 +25,9 @@ from ddpm_eval.results.fields import Array
 from ddpm_eval.results.records import Quality, Samples
 from ddpm_eval.runtime import Progress, Runtime
 
+NETWORKS = ("classifier", "inception")
 ACCURACY_EVERY = 5
 """Every so many-th reference image is kept from the classifier's training and tells its accuracy."""
-Features = Literal["classifier", "inception"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ def evaluate_quality(
     samples: Samples | Array,
     images: ImageSet | Array,
     *,
-    features: Features | Path | Extractor = "classifier",
+    features: str | Path | Extractor = "classifier",
     test: ImageSet | None = None,
     protocol: str | QualityProtocol = "paper",
     cache: Path | str | None = None,
@@ -74,7 +74,8 @@ def evaluate_quality(
         images: reference images that distances are taken to; the paper's are the training split.
         features: ``classifier`` (trained on the reference images' labels: its numbers are never called FID),
             ``inception`` (its weights are downloaded: FID and Inception score), the file of Inception's
-            weights, or an extractor.
+            weights, a name of `EMBEDDINGS` such as ``dinov2-vit-l-14`` (FD-DINOv2) or ``clip-vit-l-14-336px``
+            (as CMMD), or an extractor: `load_embedding` reads their weights from a file.
         test: held-out images, whose own distance is the yardstick.
         protocol: ``paper``, ``torch-fidelity``, or a quality protocol.
         cache: folder in which the classifier is kept, under a digest of the images and labels; None trains
@@ -106,11 +107,18 @@ def _protocol(name: str) -> QualityProtocol:
 
 
 def _extractor(
-    features: Features | Path | Extractor, reference: ImageSet, cache: Path | str | None, progress: Progress
+    features: str | Path | Extractor, reference: ImageSet, cache: Path | str | None, progress: Progress
 ) -> Extractor:
     if isinstance(features, Extractor):
         return features
     runtime = Runtime(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if features in EMBEDDINGS:
+        return load_embedding(str(features), runtime=runtime)
+    if isinstance(features, str) and features not in NETWORKS and not Path(features).is_file():
+        raise ValueError(
+            f"features is {features!r}, but must be a file of Inception's weights or one of "
+            f"{', '.join((*NETWORKS, *EMBEDDINGS))}"
+        )
     if features != "classifier":
         weights = None if features == "inception" else Path(features)
         return load_inception(weights, runtime=runtime)

@@ -88,13 +88,18 @@ class QualityProtocol(Frozen):
         "caveat and without an interval",
     )
 
-    def caption(self) -> str:
-        """Say how the numbers are made, in one phrase."""
+    def caption(self, kernel: str = "", scored: bool = True) -> str:
+        """Say how the numbers are made, in one phrase.
+
+        Args:
+            kernel: which kernel it is, if it is not the polynomial one.
+            scored: whether there are classes and so a score.
+        """
         order = "shuffled" if self.shuffle else "sequential"
+        score = f"score over {self.splits} {order} splits" if scored else "no score (there are no classes)"
         return (
-            f"protocol {self.name}: score over {self.splits} {order} splits, kernel distance over "
-            f"{self.kid_subsets} subsets of {self.kid_subset_size} or all images, precision and recall with "
-            f"{self.neighbours} neighbours"
+            f"protocol {self.name}: {score}, kernel distance{kernel} over {self.kid_subsets} subsets of "
+            f"{self.kid_subset_size} or all images, precision and recall with {self.neighbours} neighbours"
         )
 
 
@@ -250,11 +255,13 @@ def score(logits: Float32, protocol: QualityProtocol) -> tuple[Estimate, Float64
 def confidence(logits: Float32) -> tuple[npt.NDArray[np.int64], Estimate]:
     """Return the number of images per assigned class, and the mean probability of the assigned class.
 
-    The interval is that of a mean over images.
+    The interval is that of a mean over images. Without classes nothing is measured.
 
     Returns:
         The numbers of images, ``[classes]``, and the estimate.
     """
+    if logits.shape[1] == 0:
+        return np.zeros(0, np.int64), not_measured("1")
     counts = np.zeros(logits.shape[1], np.int64)
     highest = []
     for rows in row_blocks(logits):
@@ -265,11 +272,12 @@ def confidence(logits: Float32) -> tuple[npt.NDArray[np.int64], Estimate]:
 
 
 def kernel_distance(
-    features: Float32, reference: Float32, protocol: QualityProtocol
+    features: Float32, reference: Float32, protocol: QualityProtocol, kernel_width: float | None = None
 ) -> tuple[Estimate, float]:
     """Return the kernel (KID) distance: the unbiased squared MMD, averaged over random subsets.
 
-    The kernel is (x.y / width + 1)^3. The interval is first-order: the standard deviation over samples of the
+    The kernel is (x.y / width + 1)^3, or exp(-|x - y|^2 / (2 kernel_width^2)) if ``kernel_width`` is given,
+    which is torch-fidelity's ``rbf``. The interval is first-order: the standard deviation over samples of the
     influence function 2 (E k(x, x') - E k(x, y)), over the square root of n, joined with the error of
     averaging over random subsets.
 
@@ -281,12 +289,14 @@ def kernel_distance(
         torch.from_numpy(reference),
         kid_subsets=protocol.kid_subsets,
         kid_subset_size=min(protocol.kid_subset_size, len(features), len(reference)),
+        kid_kernel="poly" if kernel_width is None else "rbf",
+        kid_kernel_rbf_sigma=kernel_width,
         verbose=False,
     )
     ours, theirs = (rows[_spread(len(rows), ANCHORS)].astype(np.float64) for rows in (features, reference))
     influence = np.concatenate(
         [
-            2 * (_kernel(rows, ours).mean(axis=1) - _kernel(rows, theirs).mean(axis=1))
+            2 * (_mean_kernel(rows, ours, kernel_width) - _mean_kernel(rows, theirs, kernel_width))
             for rows in row_blocks(features)
         ]
     )
@@ -396,8 +406,13 @@ def _power(matrix: Float64, exponent: float) -> Float64:
     return (vectors[:, spread] * values[spread] ** exponent) @ vectors[:, spread].T
 
 
-def _kernel(a: Array, b: Float64) -> Float64:
-    return (a.astype(np.float64) @ b.T / a.shape[1] + 1) ** 3
+def _mean_kernel(a: Array, b: Float64, width: float | None) -> Float64:
+    """Return the mean kernel of each row of a with the rows of b."""
+    products = a.astype(np.float64) @ b.T
+    if width is None:
+        return ((products / a.shape[1] + 1) ** 3).mean(axis=1)
+    squares = (a.astype(np.float64) ** 2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+    return np.exp((2 * products - squares) / (2 * width**2)).mean(axis=1)
 
 
 def _spread(n: int, most: int) -> npt.NDArray[np.int64]:

@@ -35,7 +35,7 @@ class Extractor:
         weights_path: file to be given to torch-fidelity as ``feature_extractor_weights_path``.
         weights_digest: digest of the parameters, whatever file they came from.
         feature_layer: layer of the distances.
-        logits_layer: layer of the score.
+        logits_layer: layer of the score; empty for a network that does not classify.
         test_accuracy: share of the data set's test images that a classifier gets right; NaN for Inception.
         n_test: number of those test images; 0 for Inception.
         channels: channels of the images that the network takes.
@@ -45,6 +45,7 @@ class Extractor:
         module: the network, which maps uint8 images to the tuple (features, logits).
         runtime: where the network runs; the runtime's processes share the work.
         classes: the data set's label of each logit of its classifier; None for other networks.
+        kernel_width: sigma of the kernel distance's Gaussian kernel; None takes the polynomial one.
     """
 
     name: str
@@ -61,6 +62,12 @@ class Extractor:
     module: Callable[[Tensor], tuple[Tensor, ...]]
     runtime: Runtime
     classes: tuple[int, ...] | None = None
+    kernel_width: float | None = None
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the network classifies, so that there is a score."""
+        return self.logits_layer != ""
 
     @property
     def is_inception(self) -> bool:

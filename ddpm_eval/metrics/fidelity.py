@@ -13,6 +13,11 @@ from torch_fidelity import (  # noqa: E402 - only now can it be imported
     FeatureExtractorInceptionV3,
     register_feature_extractor,
 )
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP_MODELS  # noqa: E402
+from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS  # noqa: E402
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP  # noqa: E402
+from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2_MODELS  # noqa: E402
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2  # noqa: E402
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # noqa: E402
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric  # noqa: E402
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric  # noqa: E402
@@ -30,6 +35,9 @@ from torch_fidelity.metric_prc import (  # noqa: E402
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY  # noqa: E402
 
 __all__ = [
+    "CLIP_MODELS",
+    "CLIP_URLS",
+    "DINOV2_MODELS",
     "FEATURE_EXTRACTORS_REGISTRY",
     "KEY_METRIC_FID",
     "KEY_METRIC_ISC_MEAN",
@@ -39,6 +47,8 @@ __all__ = [
     "KEY_METRIC_RECALL",
     "URL_INCEPTION_V3",
     "FeatureExtractorBase",
+    "FeatureExtractorCLIP",
+    "FeatureExtractorDinoV2",
     "FeatureExtractorInceptionV3",
     "calc_cdist_part",
     "fid_statistics_to_metric",

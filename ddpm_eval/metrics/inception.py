@@ -37,7 +37,7 @@ def load_inception(
         ValueError: if the file is missing, cannot be downloaded, or holds another network.
     """
     path = download_inception() if weights is None else weights
-    network = _build(_read_tensors(path), path, logits_layer).to(runtime.device)
+    network = _build(read_weights(path), path, logits_layer).to(runtime.device)
     return Extractor(
         name=INCEPTION,
         weights_path=path,
@@ -77,8 +77,12 @@ def download_inception() -> Path:
     return path
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read named tensors from a .pth or .safetensors file without executing pickled code."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from a .pth or .safetensors file without executing pickled code.
+
+    Raises:
+        ValueError: if there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise ValueError(f"there is no weights file {path}")
     try:
@@ -113,11 +117,12 @@ def _build(weights: dict[str, Tensor], path: Path, logits_layer: str) -> nn.Modu
         except RuntimeError as error:
             raise ValueError(
                 f"{path} holds weights of another network than Inception v3 (FID's, of 2015-12-05, with 1008 "
-                f"classes): {_first_difference(error)}"
+                f"classes): {first_difference(error)}"
             ) from None
     return network
 
 
-def _first_difference(error: RuntimeError) -> str:
+def first_difference(error: Exception) -> str:
+    """Return the first thing that torch says does not fit, or the only line of another error."""
     lines = [line.strip() for line in str(error).splitlines()]
     return lines[1][:160] if len(lines) > 1 else lines[0][:160]

@@ -132,7 +132,7 @@ def evaluate_quality(
     target = feature_statistics(
         reference, extractor, features=real, statistics_cache=statistics_cache, progress=progress
     )
-    numbers = _numbers(sampled, real, target, protocol)
+    numbers = _numbers(sampled, real, target, protocol, extractor.kernel_width)
     numbers.estimates["reference_distance"] = _yardstick(test, extractor, target, protocol, progress)
     return Quality(
         **numbers.estimates,
@@ -224,7 +224,11 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(
-    sampled: FeatureArrays, real: Float32 | None, target: FeatureStatistics, protocol: QualityProtocol
+    sampled: FeatureArrays,
+    real: Float32 | None,
+    target: FeatureStatistics,
+    protocol: QualityProtocol,
+    kernel_width: float | None,
 ) -> _Numbers:
     """Measure what the protocol asks for; estimates of all else are NaN."""
     estimates = {f.name: not_measured(f.metadata["unit"]) for f in fields_of_kind(Quality, "estimate")}
@@ -235,10 +239,10 @@ def _numbers(
         estimates["frechet_distance"] = frechet(sampled.features, target)
     if "frechet_infinite" in protocol.metrics:
         estimates["frechet_infinite"] = frechet_infinite(sampled.features, target)
-    if "score" in protocol.metrics:
+    if "score" in protocol.metrics and sampled.logits.shape[1]:
         estimates["score"], score_splits = score(sampled.logits, protocol)
     if "kid" in protocol.metrics and real is not None:
-        estimates["kid"], kid_std = kernel_distance(sampled.features, real, protocol)
+        estimates["kid"], kid_std = kernel_distance(sampled.features, real, protocol, kernel_width)
     if "precision_recall" in protocol.metrics and real is not None:
         precision, recall = precision_recall(sampled.features, real, protocol)
         estimates |= {"precision": precision, "recall": recall}
@@ -270,14 +274,14 @@ def _moments(images: ImageSet, extractor: Extractor, progress: Progress) -> Mome
 
 def _caption(n: int, reference: ImageSet, extractor: Extractor, protocol: QualityProtocol) -> str:
     accuracy = (
-        ""
-        if extractor.is_inception
-        else f", {extractor.test_accuracy:.1%} of {extractor.n_test} test images right"
+        f", {extractor.test_accuracy:.1%} of {extractor.n_test} test images right" if extractor.n_test else ""
     )
+    width = extractor.kernel_width
+    kernel = "" if width is None else f" with a Gaussian kernel of width {width:g} (as CMMD, but unbiased)"
     return (
-        f"{protocol.caption()}; {n} samples against the {len(reference)} images of {reference.name}'s "
-        f"{reference.split} split; {extractor.name} (weights {extractor.weights_digest}, resize "
-        f"{extractor.resize}{accuracy})"
+        f"{protocol.caption(kernel, extractor.has_logits)}; {n} samples against the {len(reference)} images "
+        f"of {reference.name}'s {reference.split} split; {extractor.name} (weights "
+        f"{extractor.weights_digest}, resize {extractor.resize}{accuracy})"
     )
 
 

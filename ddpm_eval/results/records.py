@@ -204,7 +204,10 @@ class Quality(Record):
     @property
     def distance_name(self) -> str:
         """What to call ``frechet_distance``, such as ``Frechet distance (digits classifier)``."""
-        return "FID" if self.is_inception else f"Frechet distance ({self._features_name})"
+        if self.is_inception:
+            return "FID"
+        kind = "FD-DINOv2" if self.features.startswith("dinov2-") else "Frechet distance"
+        return f"{kind} ({self._features_name})"
 
     @property
     def score_name(self) -> str:
@@ -214,6 +217,14 @@ class Quality(Record):
     def distance_of_test_images(self, curve: "QualityCurve") -> float | None:
         """Return the yardstick of a curve's distances, None if it is of other features."""
         return self.reference_distance.value if curve.weights_digest == self.weights_digest else None
+
+    @property
+    def kernel_name(self) -> str:
+        """What to call ``kid``, such as ``kernel distance (digits classifier)``."""
+        if self.is_inception:
+            return "KID"
+        kind = "CMMD-like kernel distance" if self.features.startswith("clip-") else "kernel distance"
+        return f"{kind} ({self._features_name})"
 
     @property
     def _features_name(self) -> str:

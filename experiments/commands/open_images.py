@@ -6,12 +6,14 @@ from typing import Annotated
 
 import click
 
+from ddpm_eval.metrics.embeddings import EMBEDDINGS
+from ddpm_eval.metrics.features import INCEPTION
 from ddpm_eval.results.sample_files import load_images
 from experiments.commands.open_run import RunParameters, identity, open_run
 from experiments.commands.options import DEFAULT_RUNS, PATH, limit_option, with_limit
 from experiments.image_quality import (
     EvaluationSet,
-    InceptionChoice,
+    FeatureChoice,
     any_images,
     first_images,
     samples_of_run,
@@ -53,6 +55,22 @@ class ImageParameters(RunParameters):
             help="Use Inception, downloading its weights if none are given.",
         ),
     ]
+    features: Annotated[
+        str | None,
+        click.Option(
+            ["--features"],
+            type=click.Choice(EMBEDDINGS),
+            metavar="NAME",
+            help="Use DINOv2 or CLIP: dinov2-vit-l-14 (FD-DINOv2), clip-vit-l-14-336px (as CMMD), or "
+            "another of torch-fidelity's sizes.",
+        ),
+    ]
+    features_weights: Annotated[
+        Path | None,
+        click.Option(
+            ["--features-weights"], type=PATH, help="File of their weights (default: downloaded once)."
+        ),
+    ]
 
 
 def open_images(parameters: ImageParameters) -> EvaluationSet:
@@ -61,12 +79,11 @@ def open_images(parameters: ImageParameters) -> EvaluationSet:
     Raises:
         ValueError: if there are none, or the parameters contradict each other.
     """
-    weights = parameters.inception_weights
-    inception = InceptionChoice(parameters.inception or weights is not None, weights)
+    features = _features(parameters)
     if parameters.images is None:
         settings = with_limit(parameters.settings, parameters.limit, "evaluation.n_samples")
         run = open_run(replace(parameters, settings=settings))
-        return samples_of_run(run, inception, parameters.limit)
+        return samples_of_run(run, features, parameters.limit)
     if parameters.run is not None or parameters.preset is not None or parameters.network is not None:
         raise ValueError("name --images or a run, not both")
     if parameters.data is None:
@@ -78,7 +95,7 @@ def open_images(parameters: ImageParameters) -> EvaluationSet:
         parameters.data,
         parameters.data_root,
         parameters.runs or DEFAULT_RUNS,
-        inception,
+        features,
         parameters.device,
         stage_bars(),
     )
@@ -89,3 +106,14 @@ def subject(parameters: ImageParameters, images: EvaluationSet) -> Document:
     if images.run is not None:
         return {"run": identity(images.run)}
     return {"images": parameters.images, "data": images.data.name}
+
+
+def _features(parameters: ImageParameters) -> FeatureChoice:
+    inception = parameters.inception or parameters.inception_weights is not None
+    if parameters.features is None:
+        if parameters.features_weights is not None:
+            raise ValueError("--features-weights needs --features, which says whose weights they are")
+        return FeatureChoice(INCEPTION, parameters.inception_weights) if inception else FeatureChoice()
+    if inception:
+        raise ValueError("name --features or --inception, not both: the numbers are of one network")
+    return FeatureChoice(parameters.features, parameters.features_weights)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny import digits
 
+from ddpm_eval.api import measured_quality
 from ddpm_eval.api.measured_quality import evaluate_quality
 from ddpm_eval.data.image_set import from_array
 from ddpm_eval.metrics import quality
@@ -77,6 +78,20 @@ def test_inception_is_used_from_a_file(inception_weights, monkeypatch):
     monkeypatch.setattr(quality, "evaluate_quality", evaluate)
     with pytest.raises(Reached):
         quiet(digits("test").array, digits(), features=inception_weights)
+
+
+def test_dinov2_and_clip_are_used_by_name(digits_classifier, monkeypatch):
+    loaded = []
+
+    def load(name, runtime):
+        loaded.append(name)
+        return digits_classifier
+
+    monkeypatch.setattr(measured_quality, "load_embedding", load)
+    quiet(digits("test").array, digits(), features="dinov2-vit-l-14")
+    assert loaded == ["dinov2-vit-l-14"]
+    with pytest.raises(ValueError, match=r"features is 'dinov2', but must be a file .* clip-vit-b-32"):
+        quiet(digits("test").array, digits(), features="dinov2")
 
 
 def test_what_cannot_be_measured_is_refused(digits_classifier):

@@ -48,6 +48,19 @@ def test_protocols_and_references_stand_side_by_side(trained_run):
         assert f"{name}, against train: " in text and f"{name}, against test: " in text
 
 
+def test_quality_in_the_features_of_clip(trained_run, small_clip):
+    clip = ["--features", "clip-vit-b-32", "--features-weights", small_clip]
+    text = call("quality", trained_run, *clip)
+    assert (
+        "frechet_distance is the Frechet distance (clip-vit-b-32); kid is the CMMD-like kernel distance"
+        in text
+    )
+    assert "score is" not in text and "not comparable with any published" not in text
+    assert "clip-vit-b-32 (weights " in text
+    assert "name --features or --inception, not both" in refuse("quality", trained_run, *clip, "--inception")
+    assert "needs --features" in refuse("quality", trained_run, *clip[2:])
+
+
 def test_nearest_training_images_are_drawn(trained_run, tmp_path):
     text = call("neighbours", trained_run, "--out", tmp_path / "nearest.png")
     assert "memorisation" in text and text.strip().endswith(f"{tmp_path / 'nearest'}.png")
