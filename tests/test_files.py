@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 from child_process import child, visible
+from full_disk import full_after
 
 from ddpm_eval import files
 from ddpm_eval.files import (
@@ -247,3 +248,12 @@ def test_a_file_that_is_set_aside_keeps_its_content_under_another_name(tmp_path)
         assert not path.exists() and (tmp_path / "results.h5.damaged").read_text() == content
     with pytest.raises(ValueError, match=r"cannot rename .*results\.h5"):
         files.set_aside(path)
+
+
+@pytest.mark.parametrize("room", [0, 1000])
+def test_a_full_disk_is_a_sentence_and_leaves_the_text_as_it_was(tmp_path, room):
+    path = tmp_path / "report.md"
+    write_text(path, "before")
+    with full_after(room), pytest.raises(ValueError, match=r"cannot write .*report\.md \(disk full"):
+        write_text(path, "after" * 10_000)
+    assert path.read_text() == "before" and visible(tmp_path) == [path]

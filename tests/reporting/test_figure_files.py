@@ -5,6 +5,8 @@ import io
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import pytest
+from full_disk import full_after
 from matplotlib import pyplot
 from PIL import Image
 
@@ -45,3 +47,20 @@ def test_a_figure_is_laid_out_once_for_all_its_files(curve, tmp_path, monkeypatc
     monkeypatch.setattr(figure, "draw", lambda renderer: draws.append(renderer) or draw(renderer))
     write_figure(figure, curve, tmp_path / "f", "c")
     assert (len(layouts), len(draws)) == (1, 1 + 3)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_previous_figure(curve, tmp_path):
+    write_figure(plot_rate_distortion(curve), curve, tmp_path / "fig5", "A caption.")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_after(4000), pytest.raises(ValueError, match=r"cannot write .*fig5\.\w+ \(disk full"):
+        write_figure(plot_rate_distortion(curve), curve, tmp_path / "fig5", "A caption.")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_name_that_looks_like_a_formula_is_shown_letter_by_letter_and_a_formula_is_drawn(curve, tmp_path):
+    figure = plot_rate_distortion(curve)
+    figure.axes[0].set_title("$x^$ and $10^{3}$\n$y$")
+    figure.axes[0].set_xlabel("$10^{3}$")
+    write_figure(figure, curve, tmp_path / "fig5", "A caption.")
+    assert not figure.axes[0].title.get_parse_math() and figure.axes[0].xaxis.label.get_parse_math()
+    assert "$x^$ and $10^{3}$" in (tmp_path / "fig5.svg").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from damage import CASES, outcomes
+from full_disk import full_after
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -206,3 +207,12 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_the_digests_are_json_in_the_header(file: Path) -> None:
     digests = json.loads(header_of(file)["digests"])
     assert digests == {name: tensor_digest(value) for name, value in TENSORS.items()}
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_previous_file(file: Path) -> None:
+    larger = {**TENSORS, "a/matrix": torch.ones(300, 300)}
+    for room in (0, 1000, 100_000):
+        with full_after(room), pytest.raises(ValueError, match=r"cannot write .*x\.safetensors \(disk full"):
+            write_tensors(file, larger, HEADER)
+    assert_whole(file)
+    assert list(file.parent.iterdir()) == [file]
