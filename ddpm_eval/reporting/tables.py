@@ -7,7 +7,7 @@ they are complete.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,12 @@ _WORDS = {
     "score": "score",
     "score_std": "std over splits",
     "inception_score": "IS",
+    "kid": "KID",
+    "frechet_infinite": "Frechet distance, infinitely many samples",
+    "weight_l": "weight under L",
+    "weight_l_simple": "weight under L_simple",
+    "l_bits_per_dim": "trained on L (bits/dim)",
+    "l_simple_bits_per_dim": "trained on L_simple (bits/dim)",
     "fid": "FID",
     "n_images": "n (images)",
     "n_samples": "n (samples)",
@@ -56,6 +62,7 @@ def write_table(
     caption: str,
     csv_columns: Sequence[str] | None = None,
     shown: pd.DataFrame | None = None,
+    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Write a table as CSV with the raw numbers, and as Markdown and LaTeX with formatted ones.
 
@@ -65,11 +72,13 @@ def write_table(
         caption: one or more sentences, plain text.
         csv_columns: of the CSV, where they are fixed; by default all.
         shown: what people read instead, such as the same numbers as a matrix.
+        texts: of columns that are shown, a text for each row that is read instead of the number, such as
+            ``9.46 ± 0.11``; the number is formatted where the text is empty.
 
     Raises:
         ValueError: if a file cannot be written.
     """
-    table = _formatted(frame if shown is None else shown, stem, caption)
+    table = _formatted(frame if shown is None else shown, stem, caption, texts or {})
     write_csv(frame if csv_columns is None else frame[list(csv_columns)], stem.with_suffix(".csv"))
     write_text(stem.with_suffix(".md"), _markdown(table))
     write_text(stem.with_suffix(".tex"), _latex(table))
@@ -118,13 +127,13 @@ def features_of(frame: pd.DataFrame) -> str:
     return str(known.pop()) if len(known) == 1 else ""
 
 
-def _formatted(frame: pd.DataFrame, stem: Path, caption: str) -> Table:
+def _formatted(frame: pd.DataFrame, stem: Path, caption: str, texts: Mapping[str, Sequence[str]]) -> Table:
     """Format a frame's cells, with the results before the counts and without columns of a single value."""
     shown = [column for column in frame if not is_bound(frame, column)]
     constant = [column for column in shown[1:] if _is_constant(frame, column)]
     columns = _in_reading_order(frame, [column for column in shown if column not in constant])
     features = features_of(frame)
-    cells = [_cells(frame, column) for column in columns]
+    cells = [_with_texts(_cells(frame, column), texts.get(column, ())) for column in columns]
     raw = [[None if pd.isna(value) else value for value in frame[column].tolist()] for column in columns]
     once = [(heading(column, features), _cells(frame, column)[0]) for column in constant]
     return Table(
@@ -158,6 +167,11 @@ def _in_reading_order(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     late = [column for column in before if column.startswith("n_") or column in COUNTS]
     early = [column for column in before if column not in late]
     return [*early, *until, *late, *columns[after:]]
+
+
+def _with_texts(cells: list[str], texts: Sequence[str]) -> list[str]:
+    """Put texts in the place of cells where they are not empty."""
+    return [text or cell for text, cell in zip(texts, cells, strict=True)] if texts else cells
 
 
 def _cells(frame: pd.DataFrame, column: str) -> list[str]:
@@ -210,6 +224,12 @@ def _latex(table: Table) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "≤": r"$\leq$",
+    }
     one_line = " ".join(text.splitlines())
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in one_line)

@@ -104,5 +104,19 @@ def table_4() -> pd.DataFrame:
     return _rows(_TABLE_4, ["reverse_steps", "rate_bits_per_dim", "rmse_255"], "Table 4")
 
 
+def score_text(score: float, std: float) -> str:
+    """Return an Inception score as the paper prints it, ``9.46 ± 0.11``; empty for a blank."""
+    if math.isnan(score):
+        return ""
+    return f"{score:.2f}" if math.isnan(std) else f"{score:.2f} ± {std:.2f}"
+
+
+def bits_text(bits_per_dim: float, is_bound: bool) -> str:
+    """Return bits/dim as the paper prints them, ``≤ 3.75`` where they are a bound; empty for a blank."""
+    if math.isnan(bits_per_dim):
+        return ""
+    return f"{'≤ ' if is_bound else ''}{bits_per_dim:.2f}"
+
+
 def _rows(rows: Sequence[tuple[object, ...]], columns: list[str], table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(source=f"{PAPER}, {table}")

@@ -12,7 +12,7 @@ from experiments.study import Study
 
 TITLE = "What the paper claims, checked"
 COLUMNS = ("claim", "place", "paper", "ours", "low", "high", "verdict", "condition")
-READING_ORDER = ("claim", "verdict", "ours", "paper", "condition")
+READING_ORDER = ("claim", "verdict", "ours", "published", "condition")
 CAPTION = (
     "Sentences of the paper, checked by the 95% interval of the quantity that the condition names: a claim "
     "holds where the whole interval agrees with it, does not hold where the whole interval contradicts it, "
@@ -30,7 +30,7 @@ def section(study: Study) -> Section:
     frame = pd.DataFrame([_row(found) for found in checked], columns=COLUMNS)
     shown = frame.assign(
         ours=[format_estimate(*found.ours[:3]) for found in checked],
-        paper=[f"{found.claim.paper} ({found.claim.place})" for found in checked],
+        published=[f"{found.claim.paper} ({found.claim.place})" for found in checked],
     )
     table = write_table(frame, study.tables / "claims", CAPTION, COLUMNS, shown[list(READING_ORDER)])
     return Section(TITLE, _counts(checked), [table])

@@ -1,5 +1,7 @@
 """Table 1: the paper's model and, where it is measured, that trained on L, above the literature's rows."""
 
+import pandas as pd
+
 from ddpm_eval.reporting import quality_tables
 from ddpm_eval.reporting.bound_tables import bound_estimates
 from ddpm_eval.reporting.estimate_columns import estimate_cells
@@ -22,8 +24,24 @@ def section(study: Study) -> Section:
     measured = [row for row in rows if row]
     if not measured:
         return Section(TITLE)
-    frame = quality_tables.table1(measured, published.table_1())
-    return Section(TITLE, tables=[write_table(frame, study.tables / "table1", CAPTION)])
+    literature = published.table_1()
+    frame = quality_tables.table1(measured, literature)
+    texts = {column: [""] * len(measured) + rest for column, rest in _as_published(literature).items()}
+    return Section(TITLE, tables=[write_table(frame, study.tables / "table1", CAPTION, texts=texts)])
+
+
+def _as_published(literature: pd.DataFrame) -> dict[str, list[str]]:
+    """Return what the paper prints in each column of numbers."""
+    rows = list(literature.itertuples())
+    return {
+        "score": [published.score_text(row.inception_score, row.inception_score_std) for row in rows],
+        "test_bits_per_dim": [
+            published.bits_text(row.nll_test_bits_per_dim, row.nll_is_bound) for row in rows
+        ],
+        "train_bits_per_dim": [
+            published.bits_text(row.nll_train_bits_per_dim, row.nll_is_bound) for row in rows
+        ],
+    }
 
 
 def _predicts_eps_with_fixed_variance(run: StudyRun) -> bool:

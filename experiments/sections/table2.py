@@ -55,7 +55,9 @@ def section(study: Study) -> Section:
     caption = _caption(study, cells)
     shown = frame.assign(clipped_updates=_clipped_shares(study))
     columns = [*TABLE2_COLUMNS, *(column for column in frame if column in OVER_SEEDS)]
-    tables = [write_table(frame, study.tables / "table2", caption, columns, shown)]
+    scores = published.table_2()[["inception_score", "inception_score_std"]]
+    texts = {"paper_inception_score": [published.score_text(*row) for row in scores.to_numpy()]}
+    tables = [write_table(frame, study.tables / "table2", caption, columns, shown, texts)]
     if study.replicates:
         tables += [_every_training(study, of_seeds), _differences(study)]
     figures = []

@@ -1,6 +1,8 @@
 """What a table's cells and files hold."""
 
 import math
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -169,3 +171,25 @@ def test_a_table_may_be_shown_in_another_shape(tmp_path):
     )
     assert table.header == ("metric", "a", "b")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), frame)
+
+
+def test_a_text_is_read_instead_of_its_number_which_still_sorts_the_column(tmp_path):
+    frame = pd.DataFrame({"model": ["a", "b"], "score": [9.46, 2.0]})
+    table = write_table(frame, tmp_path / "t", "c", texts={"score": ["9.46 ± 0.11", ""]})
+    assert table.rows == (("a", "9.46 ± 0.11"), ("b", "2"))
+    assert (table.values, table.numeric) == ((("a", 9.46), ("b", 2.0)), (False, True))
+    assert r"9.46 $\pm$ 0.11" in (tmp_path / "t.tex").read_text()
+    assert pd.read_csv(tmp_path / "t.csv")["score"].tolist() == [9.46, 2.0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles_with_booktabs(ablation, tmp_path):
+    texts = {"score": ["≤ 9.46 ± 0.11", *[""] * 5]}
+    write_table(ablation, tmp_path / "t", r"50% & a_b ~ \x {y} $z$ #1 ^", texts=texts)
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{t.tex}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -32,6 +32,6 @@ def test_no_verdict_contradicts_its_interval(measured):
 
 def test_people_read_the_verdict_first_and_the_interval_with_the_number(measured):
     (table,) = section(measured).tables
-    assert table.header == ("claim", "verdict", "ours", "paper", "condition")
+    assert table.header == ("claim", "verdict", "ours", "published", "condition")
     copies = next(row for row in table.rows if "no copies" in row[0])
     assert copies[1:4] == ("holds", "0.30 [0.20, 0.40]", "a figure (Section 4.3, Fig. 15)")

@@ -46,3 +46,13 @@ def test_a_single_run_is_shown_whatever_it_predicts(tmp_path):
     store_results(study.main, cell_results())
     section(study)
     assert measured_rows(study)["model"].tolist() == ["this run: model"]
+
+
+def test_the_literature_is_shown_as_it_was_published(measured):
+    (table,) = section(measured).tables
+    rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    ours = rows["DDPM (L_simple)"]
+    assert (ours["score"], ours["Frechet distance"]) == ("9.46 ± 0.11", "3.17")
+    assert (ours["test (bits/dim)"], ours["train (bits/dim)"]) == ("≤ 3.75", "≤ 3.72")
+    assert rows["Gated PixelCNN"]["test (bits/dim)"] == "3.03"
+    assert rows["EBM"]["test (bits/dim)"] == "--"

@@ -24,6 +24,9 @@ def test_all_six_cells_are_shown_with_the_papers_numbers(measured):
     assert list(table.columns) == list(TABLE2_COLUMNS)
     assert set(table["status"]) == {"ok"}
     assert table["paper_fid"].dropna().tolist() == [23.69, 13.22, 13.51, 3.17]
+    column = found.tables[0].header.index("paper (CIFAR-10): IS")
+    shown = [row[column] for row in found.tables[0].rows]
+    assert shown == ["7.28 ± 0.10", "8.06 ± 0.09", "--", "--", "7.67 ± 0.13", "9.46 ± 0.11"]
     assert found.text == ""
     caption = found.tables[0].caption
     assert caption.startswith(
