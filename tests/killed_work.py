@@ -28,7 +28,7 @@ from ddpm_eval.spec_text import override
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.image_stages import BaselineStage
-from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.run import PARTIAL, Run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import TrainingStage
 from ddpm_eval.training import checkpoint
@@ -107,11 +107,15 @@ WORKS = {
 
 
 def contents(folder):
-    """Return all that lies in a folder, but for locks, times and what is said of the making."""
+    """Return all that lies in a folder, but for locks, times and what is said of the making.
+
+    Finished items of a result that is stored count for nothing: a kill between the two leaves them until the
+    stage is measured anew.
+    """
     return {
         str(path.relative_to(folder)): content_of(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and PARTIAL not in path.parts
     }
 
 
