@@ -1,11 +1,13 @@
 """``--network`` in place of a RUN, ``--data`` beside one, ``--json``, ``--limit`` and ``--batch-size``."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from command_line import SETTINGS, call, refuse, runs_option
 
@@ -60,6 +62,19 @@ def test_a_network_is_measured_in_a_folder_like_any_other_run(network):
     shown = read("show", *network)
     assert shown["run"]["Network"].endswith(":load()") and shown["run"]["folder"] == folder
     assert found["key"] in [each["key"] for each in shown["results"]]
+
+
+def test_the_example_of_the_documentation_is_measured(tmp_path, monkeypatch):
+    page = Path(__file__).resolve().parents[3] / "docs" / "network.md"
+    name = f"documented_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(page.read_text().partition("```python")[2].partition("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    torch.save(importlib.import_module(name).Denoiser(8).state_dict(), "net.pt")
+    named = ["--network", f"{name}:load", "--network-args", "path=net.pt", "--data", "digits"]
+    found = read("likelihood", *named, "--limit", "4")
+    assert (found["num_steps"], found["n_images"]) == (50, 4)
+    assert read("show", *named)["run"]["Network"] == f"153 parameters: {name}:load(path=net.pt)"
 
 
 def test_networks_of_one_name_never_share_numbers(network):
