@@ -352,14 +352,16 @@ def _how(runs: Sequence[StudyRun], what: str) -> str:
     logs = [run.result("training", TrainingLog) for run in runs]
     steps = sorted({log.steps for log in logs if log is not None and not log.imported})
     updates = [f"{' to '.join(f'{n:,}' for n in steps)} updates"] if steps else []
-    return "; ".join(
-        [what, ", ".join([runs[0].spec.data.name, *updates]), *filter(None, map(_clipping, runs))]
-    )
+    of_what = ", ".join([runs[0].spec.data.name, *updates])
+    return "; ".join(filter(None, [what, of_what, _clipping(runs)]))
 
 
-def _clipping(run: StudyRun) -> str:
-    share, norm = clipped_share(run)
-    if not share > MOSTLY:
-        return ""
-    name = cell_name(cell_of(run.spec))
-    return f"gradients were clipped in {100 * share:.0f}% of the updates of {name} (median norm {norm:.2g})"
+def _clipping(runs: Sequence[StudyRun]) -> str:
+    """Name the runs of which most gradients were clipped; empty if there are none."""
+    shares = [(cell_name(cell_of(run.spec)), *clipped_share(run)) for run in runs]
+    clipped = [
+        f"{name} ({100 * share:.0f}% of the updates, median norm {norm:.2g})"
+        for name, share, norm in shares
+        if share > MOSTLY
+    ]
+    return f"gradients were clipped of {'; '.join(clipped)}" if clipped else ""

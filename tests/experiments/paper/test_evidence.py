@@ -316,7 +316,7 @@ def test_clipping_is_said_where_most_updates_were_clipped(study):
     assert evidence.clipped_share(study.runs[0]) == (pytest.approx(29 / 30), 31.0)
     condition = checked(study, "Learning the reverse variance").condition
     assert condition.endswith(
-        "30 updates; gradients were clipped in 97% of the updates of mu, L, learned (median norm 31); "
+        "30 updates; gradients were clipped of mu, L, learned (97% of the updates, median norm 31); "
         "1 training"
     )
     assert all(math.isnan(value) for value in evidence.clipped_share(study.main))
