@@ -1,6 +1,7 @@
 """The command line: its list of commands, and one sentence with exit code 2 for every user error."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,11 @@ def test_every_command_has_help(name):
     output = call(name, "--help")
     command = cli.main.get_command(click.Context(cli.main), name)
     assert f"{name} [OPTIONS]" in output and inspect.cleandoc(command.help).split()[0] in output
+    assert re.search(rf"\n +(Example: )?python cli\.py {name}\b", output)  # on a line of its own
+
+
+def test_the_help_of_train_says_which_preset_is_meant():
+    assert "command presets.  [default: (digits)]" in call("train", "--help")
 
 
 def test_a_command_that_does_not_exist_is_refused():

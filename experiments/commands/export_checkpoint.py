@@ -34,7 +34,12 @@ class ExportParameters:
 
 @command_with(ExportParameters)
 def command(parameters: ExportParameters) -> None:
-    """Write a run's averaged weights, for diffusers or as a run that others can measure."""
+    r"""Write a run's averaged weights, for diffusers or as a run that others can measure.
+
+    \b
+    Example:
+        python cli.py export-checkpoint runs/digits/eps-mse-fixed-large --format diffusers --out exported
+    """
     out = parameters.out
     if parameters.layout == "run":
         publish_run(parameters.run, out, model_card(parameters.run, out))

@@ -25,9 +25,13 @@ class ImportParameters:
 
 @command_with(ImportParameters)
 def command(parameters: ImportParameters) -> None:
-    """Turn another project's model into a run.
+    r"""Turn another project's model into a run.
 
     SOURCE is a diffusers folder or hub id, or the authors' converted weights.
+
+    \b
+    Example:
+        python cli.py import-checkpoint google/ddpm-cifar10-32 --out runs/imported/published
     """
     out = parameters.out
     spec = import_checkpoint(parameters.source, out, data=parameters.data, settings=parameters.settings)

@@ -37,7 +37,12 @@ class InterpolateParameters(RunParameters):
 
 @command_with(InterpolateParameters)
 def command(parameters: InterpolateParameters) -> None:
-    """Images between pairs of test images (Fig. 8), encoded with q and decoded with p."""
+    r"""Images between pairs of test images (Fig. 8), encoded with q and decoded with p.
+
+    \b
+    Example:
+        python cli.py interpolate runs/digits/eps-mse-fixed-large --t 500 --out between
+    """
     run = open_run(parameters)
     stage = InterpolationStage(parameters.time, parameters.pairs)
     stage.check(run)

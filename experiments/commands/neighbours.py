@@ -33,7 +33,12 @@ class NeighboursParameters(ImageParameters):
 
 @command_with(NeighboursParameters)
 def command(parameters: NeighboursParameters) -> None:
-    """The training images nearest to each sample (Fig. 15), and whether samples are copies."""
+    r"""The training images nearest to each sample (Fig. 15), and whether samples are copies.
+
+    \b
+    Example:
+        python cli.py neighbours runs/digits/eps-mse-fixed-large --out nearest
+    """
     images = open_images(parameters)
     found = nearest_images(images, parameters.mirrored)
     stem = figure_stem(parameters.out)

@@ -26,9 +26,9 @@ def command_with(parameters: type[P]) -> Callable[[Callable[[P], None]], click.C
         def callback(**values: object) -> None:
             function(parameters(**values))
 
-        return click.Command(
-            None, callback=callback, params=declared(parameters), help=inspect.getdoc(function)
-        )
+        text = inspect.getdoc(function) or ""
+        text = text.replace(r"\b", "\b")  # click's mark of a paragraph that is not wrapped
+        return click.Command(None, callback=callback, params=declared(parameters), help=text)
 
     return decorate
 

@@ -8,7 +8,10 @@ from experiments.paper.presets import DEVIATIONS, NAMES, preset
 
 @click.command()
 def command() -> None:
-    """One row per preset with its parameter count."""
+    """One row per preset with its parameter count.
+
+    Example: python cli.py presets
+    """
     click.echo(
         f"{'preset':<23}{'data':<22}{'image':<12}{'parameters':>12}{'updates':>11}  {'batch':<7}"
         "against the paper"

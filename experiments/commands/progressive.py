@@ -18,6 +18,11 @@ class ProgressiveParameters(ExperimentParameters):
 
 @command_with(ProgressiveParameters)
 def command(parameters: ProgressiveParameters) -> None:
-    """The estimate of x_0 over the reverse process, Fig. 6 [of the photos' model]."""
+    r"""The estimate of x_0 over the reverse process, Fig. 6 [of the photos' model].
+
+    \b
+    Example:
+        python cli.py progressive runs/digits/eps-mse-fixed-large
+    """
     settings = with_limit(parameters.settings, parameters.limit, "evaluation.n_progressive")
     run_experiment(replace(parameters, settings=settings), progressive_jobs, default_preset=BOUND_PRESET)

@@ -48,7 +48,12 @@ class QualityParameters(ImageParameters):
 
 @command_with(QualityParameters)
 def command(parameters: QualityParameters) -> None:
-    """Sample quality of a run or of any images under named protocols, side by side, with intervals."""
+    r"""Sample quality of a run or of any images under named protocols, side by side, with intervals.
+
+    \b
+    Example:
+        python cli.py quality runs/digits/eps-mse-fixed-large
+    """
     found = open_images(parameters)
     with nullcontext() if found.run is None else working_on(found.run):
         results = measure_quality(

@@ -19,7 +19,13 @@ class RenderParameters(ReportParameters):
 
 @command_with(RenderParameters)
 def command(parameters: RenderParameters) -> None:
-    """Render the report of the default study, a preset or a RUN from what is stored; computes nothing."""
+    r"""Render the report of the default study, a preset or a RUN from what is stored; computes nothing.
+
+    \b
+    Examples:
+        python cli.py report
+        python cli.py report runs/digits/eps-mse-fixed-large
+    """
     study = open_study(parameters, measured_spec, seeds=parameters.seeds)
     if not any(run.entries() for run in study.every_run):
         raise ValueError(f"{study.main.folder.parent} holds no results to report (reproduce makes them)")

@@ -72,9 +72,13 @@ class SampleParameters(RunParameters):
 
 @command_with(SampleParameters)
 def command(parameters: SampleParameters) -> None:
-    """Draw samples into the run's results; resumes after a kill.
+    r"""Draw samples into the run's results; resumes after a kill.
 
     Fewer steps: sample runs/digits/eps-mse-fixed-large --method ddim --steps 50 --spacing leading
+
+    \b
+    Example:
+        python cli.py sample runs/digits/eps-mse-fixed-large --steps 50 --png images
     """
     run = open_run(parameters)
     if parameters.spacing is not None and parameters.steps is None:

@@ -43,7 +43,12 @@ class ShowParameters:
 
 @command_with(ShowParameters)
 def command(parameters: ShowParameters) -> None:
-    """Print what a run is and what its results file holds."""
+    r"""Print what a run is and what its results file holds.
+
+    \b
+    Example:
+        python cli.py show runs/digits/eps-mse-fixed-large
+    """
     run = shown_run(parameters)
     path = run if run.suffix == ".h5" else run / RESULTS_FILE
     description = describe_run(path)

@@ -35,6 +35,14 @@ Logger = Literal["tensorboard"]
 class TrainParameters(StudyParameters):
     """Which run to train, and how."""
 
+    preset: Annotated[
+        str | None,
+        click.Option(
+            ["--preset"],
+            show_default=DEFAULT_PRESET,
+            help="Which experiment, instead of a RUN; see the command presets.",
+        ),
+    ]
     dry_run: DryRun
     prediction: Annotated[
         Prediction | None,
@@ -92,7 +100,12 @@ class TrainParameters(StudyParameters):
 
 @command_with(TrainParameters)
 def command(parameters: TrainParameters) -> None:
-    """Train a preset's run, or go on with a RUN; continues from its checkpoint."""
+    r"""Train a preset's run, or go on with a RUN; continues from its checkpoint.
+
+    \b
+    Example:
+        python cli.py train --preset digits --set train.steps=5000 --max-minutes 30
+    """
     folder, spec = chosen_run(parameters)
     if parameters.dry_run:
         click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")

@@ -21,7 +21,12 @@ class ValidateParameters:
 
 @command_with(ValidateParameters)
 def command(parameters: ValidateParameters) -> None:
-    """Run the production code against Gaussian data with known answers; exit 1 if any check fails."""
+    r"""Run the production code against Gaussian data with known answers; exit 1 if any check fails.
+
+    \b
+    Example:
+        python cli.py validate
+    """
     text, passed = validate.run(parameters.only, click.echo)
     click.echo(text)
     if not passed:

@@ -30,12 +30,14 @@ class VerifyParameters:
 
 @command_with(VerifyParameters)
 def command(parameters: VerifyParameters) -> None:
-    """Check that every file of a RUN is what was written; exit 1 if one is damaged.
+    r"""Check that every file of a RUN is what was written; exit 1 if one is damaged.
 
     Checked are the checkpoint, each stored result, the work in progress, and the classifiers and statistics
     that the run shares with others. What --repair drops, reproduce measures again.
 
-    Example: python cli.py verify runs/digits/eps-mse-fixed-large --repair
+    \b
+    Example:
+        python cli.py verify runs/digits/eps-mse-fixed-large --repair
     """
     run = parameters.run
     found = inspect(run)
