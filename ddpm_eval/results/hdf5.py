@@ -34,7 +34,7 @@ SMALL_SIZE = 64
 File: TypeAlias = h5py.File
 Group: TypeAlias = h5py.Group
 Dataset: TypeAlias = h5py.Dataset
-_checked: dict[tuple[Path, str | None], tuple[int, int, int]] = {}  # intact files: inode, time of change, size
+_checked: dict[tuple[Path, str | None], tuple[int, int, int]] = {}  # inode, time of change, size
 
 
 class Damaged(ValueError):
