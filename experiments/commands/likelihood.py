@@ -119,7 +119,7 @@ def command(parameters: LikelihoodParameters) -> None:
         stage = measure_bound(run, chosen_stage(run, parameters), parameters.target_halfwidth)
         terms = stage.read(run, stage.protocols[0])
         table = None if against is None else compare_precisions(run, stage, terms, against)
-    text = bound_text(run, terms)
+    text = f"{bound_text(run, terms)}\nin {run.results.store.path}"
     document = {"command": "likelihood", "run": identity(run), **bound_document(run, stage, terms)}
     if table is not None and against is not None:
         text += f"\n\n{comparison_text(table, run.runtime.precision, against)}"
