@@ -128,7 +128,7 @@ def _load_dinov2(name: str, weights: Path | None) -> FeatureExtractorDinoV2:
             raise ValueError(
                 f"{weights} holds other weights than {name}'s: {first_difference(error)}"
             ) from None
-        folder = Path(torch.hub.get_dir())
+        folder = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
         raise ValueError(
             f"DINOv2 cannot be downloaded ({first_difference(error)}): unpack "
             f"github.com/{DINOV2_REPOSITORY} as {folder} and put its weights at {cached_weights(name)} (or "

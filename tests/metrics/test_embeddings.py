@@ -159,6 +159,10 @@ def test_without_weights_and_network_a_sentence_says_where_to_put_them(tmp_path,
     ) as e:
         load_embedding(DINOV2)
     assert place in str(e.value) and "--features-weights FILE" in str(e.value) and "\n" not in str(e.value)
+    assert (
+        f"unpack github.com/facebookresearch/dinov2 as {folder / 'facebookresearch_dinov2_main'} and"
+        in str(e.value)
+    )
     with pytest.raises(
         ValueError, match=r"CLIP cannot be downloaded .*put https://openaipublic.*ViT-B-32.pt"
     ) as e:
