@@ -42,6 +42,7 @@ OWNERS = {
     "h5py": {"ddpm_eval.results.hdf5"},
     "safetensors": {"ddpm_eval.training", "ddpm_eval.interchange", "ddpm_eval.metrics"},
     "torch_fidelity": {"ddpm_eval.metrics.fidelity"},
+    "seaborn": {"ddpm_eval.reporting"},
     "matplotlib": {"ddpm_eval.reporting"},
     "jinja2": {"ddpm_eval.reporting"},
     "sklearn": {"ddpm_eval.data.digits", "ddpm_eval.data.photos"},

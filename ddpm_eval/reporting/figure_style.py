@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import matplotlib as mpl
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ LEGEND_COLUMNS = 3
 BETWEEN = (2.0, 5.0)
 """Ticks between powers of ten; an axis whose ends differ by less than the factor below has all of 1 to 9."""
 FEW_DECADES = 5.0
-INK = "0.15"
+INK = "0.15"  # of the style's axes and labels
 
 Colour = tuple[float, float, float]
 
@@ -36,15 +37,7 @@ def style() -> AbstractContextManager[None]:
     """Set matplotlib's parameters for figures while a block runs."""
     return mpl.rc_context(
         {
-            "axes.axisbelow": True,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "lines.solid_capstyle": "round",
+            **sns.axes_style("ticks", {"axes.spines.right": False, "axes.spines.top": False}),
             "font.size": 9.0,
             "axes.labelsize": 9.0,
             "axes.titlesize": 9.0,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -138,4 +139,4 @@ def _show_with_notes(ax: Axes, images: Array, notes: Array | None) -> None:
 def _show(ax: Axes, canvas: Array) -> None:
     ax.imshow(canvas, interpolation="nearest", extent=(0, canvas.shape[1], canvas.shape[0], 0))
     ax.set(xticks=[], yticks=[])
-    ax.spines[["left", "bottom"]].set_visible(False)
+    sns.despine(ax=ax, left=True, bottom=True)

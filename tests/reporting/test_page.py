@@ -257,11 +257,12 @@ def test_missing_and_foreign_files_are_refused(sections, tmp_path):
 
 
 HEAVY = ("torch", "h5py", "torchvision", "torch_fidelity")
-PLOTTING = ("matplotlib", "jinja2")
+PLOTTING = ("matplotlib", "seaborn", "jinja2")
 FREE_OF = {
     ("report_parts", "page", "mosaics", "colours", "inline_figures", "interactive_data"): (
         *HEAVY,
         "matplotlib",
+        "seaborn",
         "pandas",
         "scipy",
     ),
