@@ -50,12 +50,17 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _git_commit() -> str:
-    """Return the commit of the repository that this file belongs to; an installed copy belongs to none."""
-    file = Path(__file__).resolve()
+def _git_commit(file: Path = Path(__file__).resolve()) -> str:
+    """Return the commit of the repository that a file belongs to; an installed copy belongs to none.
+
+    ``-dirty`` stands behind it if a module differs from it: a report that was rendered again is no part of
+    the program.
+    """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return "none"
-    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12") or "none"
+    commit = _git(file.parent, "describe", "--always", "--abbrev=12") or "none"
+    changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
+    return f"{commit}-dirty" if changed else commit
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
