@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+THIS_FILE = Path(__file__).resolve()
 GIT_SECONDS = 10
 PACKAGES = ("ddpm_eval", "torch", "torch-fidelity", "numpy", "scipy", "h5py")
 
@@ -50,7 +51,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _git_commit(file: Path = Path(__file__).resolve()) -> str:
+def _git_commit(file: Path = THIS_FILE) -> str:
     """Return the commit of the repository that a file belongs to; an installed copy belongs to none.
 
     ``-dirty`` stands behind it if a module differs from it: a report that was rendered again is no part of
