@@ -31,9 +31,9 @@ const Charts = (() => {
     return [shown, bound, bound];
   }
 
-  function axis(label, logarithmic) {
+  function axis(label) {
     const plain = (u, ticks) => ticks.map((x) => (x === null ? "" : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-3) ? x.toExponential(0) : String(Number(x.toPrecision(6)))));
-    return { label, labelSize: 22, labelFont: "13px system-ui, sans-serif", font: "12px system-ui, sans-serif", stroke: css("--ink"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--edge"), width: 1 }, ...(logarithmic ? {} : { values: plain }) };
+    return { label, labelSize: 22, labelFont: "13px system-ui, sans-serif", font: "12px system-ui, sans-serif", stroke: css("--ink"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--edge"), width: 1 }, values: plain };
   }
 
   function options(curve, width, onCursor) {
@@ -43,7 +43,7 @@ const Charts = (() => {
       width, height: HEIGHT, legend: { show: false }, bands,
       cursor: { y: false, points: { size: 8 } },
       scales: { x: { time: false, distr: log("x") ? 3 : 1 }, y: { distr: log("y") ? 3 : 1 } },
-      axes: [axis(curve.xlabel, log("x")), { ...axis(curve.ylabel, log("y")), size: 62 }],
+      axes: [axis(curve.xlabel), { ...axis(curve.ylabel), size: 62 }],
       series: [{}, ...curve.lines.flatMap(seriesOf)],
       hooks: { setCursor: [onCursor] },
     };
