@@ -26,14 +26,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the whole reproduction on one worker of pytest-xdist, so that it is made once."""
-    for item in items:
-        if "reproduced" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("reproduced"))
-
-
 @pytest.fixture(scope="session")
 def unpacked_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with cifar10.npz and MNIST/raw, unpacked once per session."""
