@@ -9,9 +9,10 @@ from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, Stratified
 from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import Quality
 from ddpm_eval.results.store import Entry, Store
+from ddpm_eval.training.checkpoint import averaged, load
+from ddpm_eval.training.loop import training_log
 from experiments.describe import describe
 from experiments.study import RESULTS_FILE
-from experiments.trained_run import trained_log
 
 BOUNDS: dict[str, type[BoundTerms]] = {
     "FullBoundTerms": FullBoundTerms,
@@ -27,7 +28,8 @@ def model_card(run: Path, out: Path) -> str:
         run: the run's folder; what its results file holds of these weights is listed.
         out: the folder in which others will find the weights, for the commands.
     """
-    spec, log = trained_log(run)
+    saved = averaged(load(run, prefixes=("ema/", "log/")))
+    spec, log = saved.spec, training_log(saved)
     rows = [f"| {label} | {text} |" for label, text in describe(spec, log).items()]
     rows.append(f"| Trained for | {log.images:,} images in {log.seconds / HOUR_SECONDS:.1f} hours |")
     lines = [
