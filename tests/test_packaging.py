@@ -55,7 +55,8 @@ def test_the_wheel_installs_two_packages_and_a_command(built):
 def test_the_sdist_holds_all_that_its_tests_need(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    listed = subprocess.run(["git", "ls-files", "tests", "docs", "models"], cwd=ROOT, capture_output=True, text=True)
+    command = ["git", "ls-files", "tests", "docs", "models"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     needed = {name for name in listed.stdout.split() if (ROOT / name).exists()}
     assert needed <= names
     assert {"constraints.txt", "cli.py", "LICENSE", "CITATION.cff", "README.md"} <= names
