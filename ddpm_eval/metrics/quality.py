@@ -193,24 +193,24 @@ def feature_statistics(
             extractor, its weights and its resizing.
         progress: called while features are computed.
     """
-    identity = {
+    depends_on = {
         "data_digest": images.digest,
         "split": images.split,
         "features": extractor.name,
         "weights_digest": extractor.weights_digest,
         "resize": extractor.resize,
     }
-    key = digest(identity)
+    key = digest(depends_on)
     if statistics_cache is not None:
         missing = not statistics_cache.has(STATISTICS, key)
         if not extractor.runtime.any_process(missing):  # all processes extract, or none does
             return statistics_cache.get(STATISTICS, FeatureStatistics, key)
     moments = _moments(images, extractor, progress) if features is None else moments_of(features)
     found = FeatureStatistics(
-        mean=moments.mean, covariance=moments.covariance, n_images=moments.n, **identity
+        mean=moments.mean, covariance=moments.covariance, n_images=moments.n, **depends_on
     )
     if statistics_cache is not None and extractor.runtime.main:
-        statistics_cache.put(STATISTICS, found, key=key, provenance=identity)
+        statistics_cache.put(STATISTICS, found, key=key, provenance=depends_on)
     return found
 
 

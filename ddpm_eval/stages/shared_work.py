@@ -49,12 +49,12 @@ class SharedWork:
             NotFinite: if the network's output is not finite here or on another process: on all of them.
         """
         partial = self._open(name, key)
-        mine = self.runtime.shard(range(len(items)))
-        finished = {index for index in mine if partial.done(index)}
-        self._start("" if everywhere else name, cost_per_item, mine, finished)
+        shard = self.runtime.shard(range(len(items)))
+        finished = {index for index in shard if partial.done(index)}
+        self._start("" if everywhere else name, cost_per_item, shard, finished)
         failure = None
         try:
-            for index in mine:
+            for index in shard:
                 if index not in finished:
                     before = self._done
                     partial.put(index, compute(items[index]))
@@ -81,9 +81,9 @@ class SharedWork:
         folder = self.folder / name.replace(" ", "-")
         return PartialResults(folder, digest(self.key, key), may_clear=self.runtime.main)
 
-    def _start(self, name: str, costs: Sequence[int], mine: Sequence[int], finished: set[int]) -> None:
+    def _start(self, name: str, costs: Sequence[int], shard: Sequence[int], finished: set[int]) -> None:
         self._name = name
         self._total = sum(costs)
-        self._share = sum(costs[index] for index in mine)
+        self._share = sum(costs[index] for index in shard)
         self._done = sum(costs[index] for index in finished)
         self.advance(0)
