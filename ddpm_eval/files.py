@@ -8,6 +8,7 @@ digits of SHA-256.
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +89,26 @@ def write_text(final: Path, text: str) -> None:
     """
     with atomic_write(final) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of ``final`` when the block ends, and disappears if it fails.
+
+    Raises:
+        ValueError: if ``final`` exists and is not an empty folder, or cannot be written.
+    """
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise ValueError(f"{final} exists and is not an empty folder (name another one with --out)")
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(final)
+        sync_folder(final.parent)
+    except OSError as error:
+        raise ValueError(f"cannot write {final} (disk full, or no permission?): {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def set_aside(path: Path) -> Path:

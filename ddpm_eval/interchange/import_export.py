@@ -6,8 +6,6 @@ refused, never approximated.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.data.datasets import NATIVE
-from ddpm_eval.files import sync_folder, write_text
+from ddpm_eval.files import new_folder, write_text
 from ddpm_eval.interchange.bare_weights import describe_bare_weights
 from ddpm_eval.interchange.diffusers_format import (
     TRAINING_NAME,
@@ -84,27 +82,18 @@ def export_checkpoint(run: Path, out: Path, *, format: Literal["diffusers"] = "d
     """
     if format != "diffusers":
         raise ValueError(f"there is no export format {format!r} (only diffusers)")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder (name another one with --out)")
-    spec, network = load_network(run)
-    configs = {
-        "model_index.json": pipeline_config(),
-        "scheduler/scheduler_config.json": scheduler_config(spec.diffusion),
-        "unet/config.json": network_config(spec),
-        TRAINING_NAME: training_config(spec.diffusion),
-    }
-    tensors = weights_for_diffusers(network.state_dict())
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
+    with new_folder(out) as folder:
+        spec, network = load_network(run)
+        configs = {
+            "model_index.json": pipeline_config(),
+            "scheduler/scheduler_config.json": scheduler_config(spec.diffusion),
+            "unet/config.json": network_config(spec),
+            TRAINING_NAME: training_config(spec.diffusion),
+        }
+        tensors = weights_for_diffusers(network.state_dict())
         for name, config in configs.items():
-            write_text(temporary / name, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        write_tensors(temporary / "unet" / SAFETENSORS_NAME, tensors, {"format": "pt"})
-        temporary.replace(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise ValueError(f"cannot write {out} (disk full, or no permission?): {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            write_text(folder / name, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_tensors(folder / "unet" / SAFETENSORS_NAME, tensors, {"format": "pt"})
 
 
 def _read(path: Path, data: str, settings: Mapping[str, str]) -> tuple[RunSpec, dict[str, Tensor]]:

@@ -5,12 +5,10 @@ the hub do; ``weights_digest`` is one of them. A folder whose card is missing, o
 refused: its numbers would be taken for those that the card states.
 """
 
-import os
 import re
-import shutil
 from pathlib import Path
 
-from ddpm_eval.files import sync_folder, write_text
+from ddpm_eval.files import new_folder, write_text
 from ddpm_eval.training import checkpoint
 from ddpm_eval.training.checkpoint import FILE_NAME
 
@@ -31,26 +29,13 @@ def publish_run(run: Path, out: Path, card: str) -> None:
     Raises:
         ValueError: if the run cannot be read, or ``out`` is not empty or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder (name another one with --out)")
-    published = checkpoint.averaged(checkpoint.load(run, prefixes=("ema/", "log/")))
-    published.metadata[CARD_FIELD] = CARD
-    head = f"---\nlicense: mit\nlibrary_name: ddpm_eval\n{DIGEST_FIELD}: {digest_of(published)}\n---\n\n"
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        checkpoint.save(temporary / FILE_NAME, published)
-        write_text(temporary / CARD, head + card)
-        temporary.replace(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise ValueError(f"cannot write {out} (disk full, or no permission?): {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def digest_of(published: checkpoint.Checkpoint) -> str:
-    """Return the digest of a checkpoint's averaged weights."""
-    return checkpoint.weights_digest(published.tensors)
+    with new_folder(out) as folder:
+        published = checkpoint.averaged(checkpoint.load(run, prefixes=("ema/", "log/")))
+        published.metadata[CARD_FIELD] = CARD
+        digest = checkpoint.weights_digest(published.tensors)
+        head = f"---\nlicense: mit\nlibrary_name: ddpm_eval\n{DIGEST_FIELD}: {digest}\n---\n\n"
+        checkpoint.save(folder / FILE_NAME, published)
+        write_text(folder / CARD, head + card)
 
 
 def check_card(folder: Path) -> None:
