@@ -10,18 +10,23 @@ import click
 from ddpm_eval import runtime
 from ddpm_eval.metrics.bound import EstimatorName
 from ddpm_eval.protocol import PROTOCOLS
-from ddpm_eval.runtime import Precision
-from experiments.commands.open_run import PRECISIONS
+from experiments.commands.open_run import ComputePrecision
 from experiments.commands.options import (
     PATH,
     AsJson,
     BatchSize,
     DataRoot,
     Device,
+    InceptionWeights,
+    ProtocolName,
+    Reports,
     Settings,
+    Split,
+    bound_limits,
     command_with,
     limit_option,
     settings_option,
+    with_limit,
 )
 from experiments.compare import ComparisonOptions, check_comparable, measure, open_runs
 from experiments.comparison import LEADERBOARD, rows_of_tables
@@ -36,20 +41,8 @@ class CompareParameters:
     folders: Annotated[
         tuple[Path, ...], click.Argument(["folders"], nargs=-1, metavar="RUN RUN ...", type=PATH)
     ]
-    split: Annotated[
-        str,
-        click.Option(["--split"], type=click.Choice(["test", "train"]), default="test", show_default=True),
-    ]
-    protocol: Annotated[
-        str,
-        click.Option(
-            ["--protocol"],
-            type=click.Choice(list(PROTOCOLS)),
-            default="paper",
-            show_default=True,
-            help="Of all bounds, see docs/protocol.md.",
-        ),
-    ]
+    split: Split
+    protocol: ProtocolName
     estimator: Annotated[
         EstimatorName,
         click.Option(
@@ -77,28 +70,14 @@ class CompareParameters:
             help="Draw and measure samples, too (default), or compare bounds alone.",
         ),
     ]
-    inception_weights: Annotated[
-        Path | None,
-        click.Option(
-            ["--inception-weights"],
-            type=PATH,
-            help="Measure quality with this Inception instead of the classifier.",
-        ),
-    ]
-    reports: Annotated[
-        Path,
-        click.Option(
-            ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
-        ),
-    ]
+    inception_weights: InceptionWeights
+    reports: Reports
     limit: Annotated[int | None, limit_option("images of each bound")]
     batch_size: BatchSize
     as_json: AsJson
     data_root: DataRoot
     device: Device
-    precision: Annotated[
-        Precision, click.Option(["--precision"], type=PRECISIONS, default="fp32", show_default=True)
-    ]
+    precision: ComputePrecision
     settings: Annotated[Settings, settings_option("Fields of the evaluation of all runs; repeatable.")]
 
 
@@ -127,7 +106,7 @@ def command(parameters: CompareParameters) -> None:
         parameters.folders,
         here,
         parameters.data_root,
-        limited(parameters),
+        with_limit(parameters.settings, parameters.limit, *bound_limits(parameters.split)),
         stage_bars(),
         parameters.batch_size,
     )
@@ -143,10 +122,3 @@ def command(parameters: CompareParameters) -> None:
     for table in (page.with_name(LEADERBOARD), page.parent / "tables" / DIFFERENCES):
         click.echo(table.with_suffix(".md").read_text())
     click.echo(f"Report: {page}")
-
-
-def limited(parameters: CompareParameters) -> Settings:
-    """Return the fields of the evaluation that are set, among them the number of images of the bound."""
-    if parameters.limit is None:
-        return parameters.settings
-    return {f"evaluation.n_{parameters.split}_images": str(parameters.limit), **parameters.settings}

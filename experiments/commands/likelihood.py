@@ -20,7 +20,14 @@ from experiments.commands.open_run import (
     say_results,
     working_on,
 )
-from experiments.commands.options import command_with, limit_option, with_limit
+from experiments.commands.options import (
+    ProtocolName,
+    Split,
+    bound_limits,
+    command_with,
+    limit_option,
+    with_limit,
+)
 from experiments.json_document import rows
 from experiments.likelihood import (
     bound_document,
@@ -36,20 +43,8 @@ class LikelihoodParameters(RunParameters):
     """Which bound of which run to measure, and with what effort."""
 
     limit: Annotated[int | None, limit_option("images of the split, a fixed random subset")]
-    split: Annotated[
-        str,
-        click.Option(["--split"], type=click.Choice(["test", "train"]), default="test", show_default=True),
-    ]
-    protocol: Annotated[
-        str,
-        click.Option(
-            ["--protocol"],
-            type=click.Choice(list(PROTOCOLS)),
-            default="paper",
-            show_default=True,
-            help="See docs/protocol.md.",
-        ),
-    ]
+    split: Split
+    protocol: ProtocolName
     variance: Annotated[
         ProtocolVariance | None,
         click.Option(["--variance"], type=click.Choice([*get_args(Variance), "optimal"])),
@@ -112,8 +107,8 @@ def command(parameters: LikelihoodParameters) -> None:
         python cli.py likelihood --network networks:load --network-args path=net.pt --data cifar10
     """
     refuse_contradictions(parameters)
-    limits = (f"evaluation.n_{parameters.split}_images", "evaluation.n_full_images")
-    run = open_run(replace(parameters, settings=with_limit(parameters.settings, parameters.limit, *limits)))
+    settings = with_limit(parameters.settings, parameters.limit, *bound_limits(parameters.split))
+    run = open_run(replace(parameters, settings=settings))
     against = parameters.against
     with working_on(run):
         stage = measure_bound(run, chosen_stage(run, parameters), parameters.target_halfwidth)

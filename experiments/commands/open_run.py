@@ -39,6 +39,9 @@ from experiments.progress import stage_bars
 from experiments.study import run_folder, with_evaluation
 
 PRECISIONS = click.Choice(get_args(Precision))
+ComputePrecision = Annotated[
+    Precision, click.Option(["--precision"], type=PRECISIONS, default="fp32", show_default=True)
+]
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ class RunParameters:
     data_root: DataRoot
     device: Device
     batch_size: BatchSize
-    precision: Annotated[
-        Precision, click.Option(["--precision"], type=PRECISIONS, default="fp32", show_default=True)
-    ]
+    precision: ComputePrecision
     settings: Annotated[
         Settings, settings_option("Fields of the evaluation, or without a RUN of a preset; repeatable.")
     ]

@@ -13,6 +13,8 @@ from typing import Annotated, TypeVar, get_args, get_type_hints
 
 import click
 
+from ddpm_eval.protocol import PROTOCOLS
+
 P = TypeVar("P")
 PATH = click.Path(path_type=Path)
 DEFAULT_RUNS = Path("runs")
@@ -88,6 +90,33 @@ DataRoot = Annotated[
 ]
 Device = Annotated[
     str, click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+]
+Reports = Annotated[
+    Path,
+    click.Option(
+        ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
+    ),
+]
+InceptionWeights = Annotated[
+    Path | None,
+    click.Option(
+        ["--inception-weights"],
+        type=PATH,
+        help="Measure quality with this Inception instead of the classifier.",
+    ),
+]
+Split = Annotated[
+    str, click.Option(["--split"], type=click.Choice(["test", "train"]), default="test", show_default=True)
+]
+ProtocolName = Annotated[
+    str,
+    click.Option(
+        ["--protocol"],
+        type=click.Choice(list(PROTOCOLS)),
+        default="paper",
+        show_default=True,
+        help="See docs/protocol.md.",
+    ),
 ]
 Seeds = Annotated[
     int | None,
@@ -166,8 +195,9 @@ def with_limit(settings: Settings, limit: int | None, *fields: str) -> Settings:
     return {**settings, **dict.fromkeys(fields, str(limit))}
 
 
-BOUND_LIMITS = ("evaluation.n_test_images", "evaluation.n_train_images", "evaluation.n_full_images")
-"""The fields that say of how many images bounds are evaluated."""
+def bound_limits(*splits: str) -> tuple[str, ...]:
+    """Return the fields that say of how many images of the splits bounds are evaluated."""
+    return (*(f"evaluation.n_{split}_images" for split in splits), "evaluation.n_full_images")
 
 
 def limit_option(what: str) -> click.Option:
@@ -218,26 +248,14 @@ class StudyParameters:
 class ReportParameters(StudyParameters):
     """A study and where its report is written."""
 
-    reports: Annotated[
-        Path,
-        click.Option(
-            ["--reports"], type=PATH, default="reports", show_default=True, help="Folder of the reports."
-        ),
-    ]
+    reports: Reports
 
 
 @dataclass(frozen=True)
 class ExperimentParameters(ReportParameters):
     """A study that is to be measured and reported."""
 
-    inception_weights: Annotated[
-        Path | None,
-        click.Option(
-            ["--inception-weights"],
-            type=PATH,
-            help="Measure quality with this Inception instead of the classifier.",
-        ),
-    ]
+    inception_weights: InceptionWeights
     network: NetworkName
     network_arguments: NetworkArguments
     batch_size: BatchSize

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from experiments.commands.experiment import run_experiment
 from experiments.commands.options import (
-    BOUND_LIMITS,
     ExperimentParameters,
+    bound_limits,
     command_with,
     limit_option,
     with_limit,
@@ -30,6 +30,6 @@ def command(parameters: RateDistortionParameters) -> None:
     Example:
         python cli.py rate-distortion --network networks:load --data cifar10 --limit 500
     """
-    settings = with_limit(parameters.settings, parameters.limit, *BOUND_LIMITS)
+    settings = with_limit(parameters.settings, parameters.limit, *bound_limits("test", "train"))
     tables = ["split", "table4", "protocols"]
     run_experiment(replace(parameters, settings=settings), rate_distortion_jobs, tables, BOUND_PRESET)

@@ -132,6 +132,10 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(checkpoints, tmp_pat
         ([first, shorter], "shorter and early cannot be compared: they differ in T (10 and 20)"),
         ([first, diverged], "diverged diverged (loss nan at update 3)"),
         ([first, checkpoints[1], "--set", "train.steps=5"], "would make another run"),
+        (
+            [first, checkpoints[1], "--limit", "5", "--set", "evaluation.n_full_images=4"],
+            "--limit and --set evaluation.n_full_images say the same",
+        ),
         ([first, checkpoints[1], "--seed", "-1"], "-1 is not in the range"),
     ):
         assert sentence in refuse("compare", *runs, *options)
