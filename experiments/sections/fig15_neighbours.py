@@ -14,7 +14,7 @@ PIXELS = "nearest in pixels\n(RMS difference, 8-bit levels)"
 FEATURES = "nearest in features\n(Euclidean distance)"
 TITLE = "Nearest neighbours of the samples (Fig. 15)"
 MEMORISATION = """
-memorisation: the probability that a sample is nearer to its nearest training image than a held-out image is
+Memorisation: the probability that a sample is nearer to its nearest training image than a held-out image is
 to its own. 0.5: as new as held-out images; 1: all are copies.
 """.strip()
 

@@ -32,7 +32,7 @@ def interpolation_figure(found: Interpolations, stem: Path) -> Illustration:
     columns = {"source": found.source, **mixtures, "target": found.target}
     caption = (
         f"Pairs of test images (outer columns), diffused to t = {found.t} with the same noise, mixed with "
-        "the weight of the target above each column, and decoded with the same noise."
+        "the weight of the target below each column, and decoded with the same noise."
     )
     figure = plot_columns(np.stack(list(columns.values())), list(columns), "weight of the target")
     return write_figure(figure, pixel_table(columns), stem, caption)
