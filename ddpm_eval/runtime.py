@@ -174,13 +174,19 @@ ALONE = Runtime(torch.device("cpu"))
 """The runtime of a single process on the CPU."""
 
 
-def start(device: str = "auto", threads: int | None = None, precision: Precision = "fp32") -> Runtime:
+def start(
+    device: str = "auto",
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    mixed_precision: bool | None = None,
+) -> Runtime:
     """Set up this process, which joins the process group if torchrun started it.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: the number of CPU threads within an operation; None leaves torch's choice.
         precision: the precision of sampling and the bound, see `Runtime`.
+        mixed_precision: whether training runs in bf16 autocast; None means on GPUs alone.
 
     Raises:
         ValueError: if this machine has no such device.
@@ -197,7 +203,8 @@ def start(device: str = "auto", threads: int | None = None, precision: Precision
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
-    return Runtime(chosen, rank, world_size, mixed_precision=cuda, compiled=cuda, precision=precision)
+    mixed = cuda if mixed_precision is None else mixed_precision
+    return Runtime(chosen, rank, world_size, mixed_precision=mixed, compiled=cuda, precision=precision)
 
 
 def keep_freed_memory() -> None:

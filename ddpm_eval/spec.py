@@ -38,6 +38,8 @@ Table = Literal["table"]
 """Stands for a schedule or a reverse variance that a named network brings as a table of its own."""
 Method = Literal["ancestral", "ddim"]
 Decoder = Literal["exact", "tanh"]
+TimeSampling = Literal["uniform", "importance"]
+"""How the times of a training batch are drawn."""
 Spacing = Literal["trailing", "leading", "linspace"]
 """How the times of a shorter chain are spaced; the names are diffusers'."""
 
@@ -219,6 +221,19 @@ class TrainSpec(Frozen):
     checkpoint_steps: int = Field(
         default=5000, ge=1, le=MOST_UPDATES, description="updates between checkpoints"
     )
+    time_sampling: TimeSampling = Field(
+        default="uniform",
+        description="of the times of a batch; importance, for objective vlb: in proportion to the weight of "
+        "the squared error of eps in L, with the loss divided by that probability",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_uniform_times(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave uniform times out, so that the digests and keys of runs from before the field hold."""
+        document: dict[str, object] = handler(self)
+        if self.time_sampling == "uniform":
+            document.pop("time_sampling", None)
+        return document
 
 
 class EvaluationSpec(Frozen):
@@ -293,6 +308,14 @@ class RunSpec(Frozen):
     diffusion: DiffusionSpec
     train: TrainSpec
     evaluation: EvaluationSpec
+
+    @model_validator(mode="after")
+    def _importance_sampling_is_of_the_bound(self) -> Self:
+        if self.train.time_sampling == "importance" and self.diffusion.objective == "mse":
+            raise ValueError(
+                "importance sampling of the times needs objective vlb: L_simple weights all times alike"
+            )
+        return self
 
     @model_validator(mode="after")
     def _side_and_chain_fit_the_network(self) -> Self:

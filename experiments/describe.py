@@ -32,7 +32,9 @@ def describe_run(results: Path) -> dict[str, str]:
 def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
     """Describe a run by labelled texts; nothing is said of an imported run's training, which is not known."""
     done = spec.model_copy(update={"train": spec.train.model_copy(update={"steps": log.steps})})
-    trained = "" if log.imported else f", trained on the {OBJECTIVES[spec.diffusion.objective]}"
+    by_importance = ", times drawn by importance" if spec.train.time_sampling == "importance" else ""
+    objective = f"{OBJECTIVES[spec.diffusion.objective]}{by_importance}"
+    trained = "" if log.imported else f", trained on the {objective}"
     return {
         "Data": describe_data(spec),
         "Network": _network(spec, log.parameters),

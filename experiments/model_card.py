@@ -31,7 +31,9 @@ def model_card(run: Path, out: Path) -> str:
     saved = averaged(load(run, prefixes=("ema/", "log/")))
     spec, log = saved.spec, training_log(saved)
     rows = [f"| {label} | {text} |" for label, text in describe(spec, log).items()]
-    rows.append(f"| Trained for | {log.images:,} images in {log.seconds / HOUR_SECONDS:.1f} hours |")
+    arithmetic = ", in bf16 autocast" if saved.metadata.get("mixed_precision") else ""
+    on = f" on {saved.metadata['device']}{arithmetic}" if "device" in saved.metadata else ""
+    rows.append(f"| Trained for | {log.images:,} images in {log.seconds / HOUR_SECONDS:.1f} hours{on} |")
     lines = [
         f"# {spec.preset}: averaged weights\n",
         "\n".join(["| | |", "|---|---|", *rows]) + "\n",

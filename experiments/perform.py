@@ -1,6 +1,5 @@
 """Running an experiment: its jobs with progress on the terminal, and the report as results arrive."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ def perform(
     study: Study,
     jobs: Sequence[Job],
     tables: Sequence[str],
-    *,
-    dry_run: bool,
     echo: Callable[[str], None],
 ) -> Path | None:
     """Bring all jobs through their missing stages, then render the report and print the named tables.
@@ -31,19 +28,15 @@ def perform(
         study: the runs and the report's folder.
         jobs: of the experiment, from `experiments.plan`; some of their results are shown at once.
         tables: files of the report's tables folder to print, without suffix.
-        dry_run: only print what would be done.
         echo: prints a line.
 
     Returns:
-        The report's page; None on a dry run, and on processes other than the main one.
+        The report's page; None on processes other than the main one.
 
     Raises:
         ValueError: if a job cannot be done, or the report cannot be written.
     """
     missing = {job.name: pending(job) for job in jobs}
-    if dry_run:
-        _print_plan(jobs, missing, echo)
-        return None
     report = Report(study)
     if any(missing.values()):
         _run(study, jobs, missing, report, echo)
@@ -81,15 +74,7 @@ def _run(
             bar.finish(job.name)
             show(job)
 
-        run_all(jobs, missing, _workers(study.options.device), on_progress, on_done)
-
-
-def _print_plan(
-    jobs: Sequence[Job], missing: Mapping[str, Mapping[str, int]], echo: Callable[[str], None]
-) -> None:
-    for job in jobs:
-        echo(f"{job.folder}: to do: {', '.join(missing[job.name]) or 'nothing'}")
-        echo(json.dumps(job.spec.model_dump(mode="json"), indent=2))
+        run_all(jobs, missing, workers(study.options.device), on_progress, on_done)
 
 
 def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None]) -> None:
@@ -99,7 +84,7 @@ def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None
             echo(path.read_text())
 
 
-def _workers(device: str) -> int:
+def workers(device: str) -> int:
     """Return how many jobs may run side by side: one on a GPU, else one for each core."""
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     return 1 if on_gpu else os.cpu_count() or 1

@@ -35,6 +35,7 @@ def test_without_a_gpu_everything_runs_on_the_cpu(monkeypatch, name):
     here = runtime.start(name)
     assert here.device == torch.device("cpu") and here.main and here.world_size == 1
     assert not here.mixed_precision and not here.compiled
+    assert runtime.start(name, mixed_precision=True).mixed_precision
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:x"])

@@ -66,6 +66,17 @@ def test_the_decoder_of_training_counts_where_L_is_trained_on_and_is_not_the_fir
     assert parse(override(TINY, tanh).model_dump(mode="json")) == override(TINY, tanh)
 
 
+def test_uniform_times_are_not_the_first_versions_and_importance_is_of_L_alone():
+    importance = {"train.time_sampling": "importance"}
+    on_l = override(TINY, {"diffusion.objective": "vlb"})
+    by_importance = override(on_l, importance)
+    assert by_importance.training_digest() != on_l.training_digest()
+    assert "time_sampling" not in on_l.model_dump(mode="json")["train"]
+    assert parse(by_importance.model_dump(mode="json")) == by_importance
+    with pytest.raises(ValueError, match="importance sampling of the times needs objective vlb"):
+        override(TINY, importance)
+
+
 def test_the_digests_are_those_that_stored_results_were_given():
     """Folders and keys of existing runs carry them: they must never change."""
     assert TINY.training_digest() == "cd7feea233b9"

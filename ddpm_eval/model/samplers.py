@@ -6,7 +6,7 @@ how many processes. Images are returned in [-1, 1] before they are clipped or ro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,20 +55,26 @@ class Sampler(ABC):
         return normal(self.seed, Stream.SAMPLE, ids, torch.full_like(ids[:1], START), shape, dtype)
 
     def run(
-        self, x: Tensor, ids: Tensor, first: int | None = None, observe: Observer | None = None
+        self,
+        x: Tensor,
+        ids: Tensor,
+        first: int | None = None,
+        observe: Observer | None = None,
+        last: int = 0,
     ) -> Tensor:
-        """Denoise images from the time ``first`` to 0.
+        """Denoise images from the time ``first`` to the time ``last``.
 
         Args:
             x: the images at time ``first``, shape ``[batch, channels, side, side]``.
             ids: the ids of the images, int64 of shape ``[batch]``.
             first: the time of ``x`` in the chain; T if it is not given.
             observe: a function that is called at each step with t and x0_hat.
+            last: the time of the images to return.
 
         Returns:
-            x_0, not clipped, shaped like ``x``.
+            x_last, not clipped, shaped like ``x``.
         """
-        for t in range(first or self.num_steps, 0, -1):
+        for t in range(first or self.num_steps, last, -1):
             time = torch.full_like(ids[:1], t)
             p = self.process(x, time, ids)
             if observe is not None:
@@ -167,8 +173,51 @@ def trajectory(
 
 
 @torch.inference_mode()
-def interpolate(sampler: Sampler, source: Tensor, target: Tensor, t: int, weights: Sequence[float]) -> Tensor:
-    """Interpolate between images in the latent space of time t (Fig. 8).
+def decode(
+    sampler: Sampler, latents: Mapping[int, Tensor], ids: Tensor, batch_size: int
+) -> dict[int, Tensor]:
+    """Denoise images that start at several times, side by side.
+
+    The noise of a step depends on an image's id alone, so that images of one id share it from whatever time
+    they start.
+
+    Args:
+        sampler: the sampler.
+        latents: images by the time at which they start, each of shape ``[image, channels, side, side]``.
+        ids: the ids of the images of each time, int64 of shape ``[image]``.
+        batch_size: images in a call of the network at most, but one of each time at least.
+
+    Returns:
+        x_0, not clipped, by the time at which it started, shaped like ``latents``.
+    """
+    size = max(1, batch_size // len(latents))
+    parts = [
+        _decode_together(sampler, {t: x[at : at + size] for t, x in latents.items()}, ids[at : at + size])
+        for at in range(0, len(ids), size)
+    ]
+    return {t: torch.cat([part[t] for part in parts]) for t in latents}
+
+
+def _decode_together(sampler: Sampler, latents: Mapping[int, Tensor], ids: Tensor) -> dict[int, Tensor]:
+    """Denoise images in one batch, which those of a time join when the others have reached it."""
+    times = sorted(latents, reverse=True)
+    x = latents[times[0]][:0]
+    for t, last in zip(times, [*times[1:], 0], strict=True):
+        x = torch.cat([x, latents[t]])
+        x = sampler.run(x, ids.repeat(len(x) // len(ids)), first=t, last=last)
+    return dict(zip(times, x.split(len(ids)), strict=True))
+
+
+@torch.inference_mode()
+def interpolate(
+    sampler: Sampler,
+    source: Tensor,
+    target: Tensor,
+    times: Sequence[int],
+    weights: Sequence[float],
+    batch_size: int,
+) -> dict[int, Tensor]:
+    """Interpolate between images in the latent spaces of several times (Figs. 8 and 9).
 
     Both images are encoded with q, mixed, and decoded with p. The source and the target are diffused with the
     same noise, and all mixtures of a pair are decoded with the same noise.
@@ -177,14 +226,48 @@ def interpolate(sampler: Sampler, source: Tensor, target: Tensor, t: int, weight
         sampler: the sampler that decodes.
         source: images in [-1, 1], shape ``[pair, channels, side, side]``.
         target: images of the same shape.
-        t: the time to diffuse to, in 1..T, at which decoding starts.
+        times: the times to diffuse to, in 1..T, at each of which decoding starts.
         weights: the weights of the target, in [0, 1].
+        batch_size: images in a call of the network, see `decode`.
 
     Returns:
-        Shape ``[len(weights), pair, channels, side, side]``.
+        Shape ``[len(weights), pair, channels, side, side]``, by time.
     """
     ids = torch.arange(len(source), device=source.device)
-    time = torch.full_like(ids[:1], t)
-    noise = normal(sampler.seed, Stream.INTERPOLATE, ids, time, tuple(source.shape[1:]), source.dtype)
-    a, b = (q_sample(sampler.process.schedule, x, time, noise) for x in (source, target))
-    return torch.stack([sampler.run((1 - w) * a + w * b, ids, first=t) for w in weights])
+    latents = {}
+    for t in times:
+        time = torch.full_like(ids[:1], t)
+        noise = normal(sampler.seed, Stream.INTERPOLATE, ids, time, tuple(source.shape[1:]), source.dtype)
+        a, b = (q_sample(sampler.process.schedule, x, time, noise) for x in (source, target))
+        latents[t] = torch.cat([(1 - w) * a + w * b for w in weights])
+    decoded = decode(sampler, latents, ids.repeat(len(weights)), batch_size)
+    return {t: mixed.unflatten(0, (len(weights), len(source))) for t, mixed in decoded.items()}
+
+
+@torch.inference_mode()
+def share_latent(
+    sampler: Sampler, ids: Tensor, shape: tuple[int, ...], times: Sequence[int], count: int, batch_size: int
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Draw ``x_0 ~ p(x_0 | x_t)`` several times from the x_t of one chain at several times (Fig. 7).
+
+    Args:
+        sampler: the sampler.
+        ids: the ids of the chains, int64 of shape ``[chain]``.
+        shape: the shape of one image.
+        times: the times at which x_t is shared, in 1..T.
+        count: the number of samples that share an x_t; sample j of a chain has the same noise at all times.
+        batch_size: images in a call of the network, see `decode`.
+
+    Returns:
+        x_t by time, shape ``[chain, *shape]``, and the samples by time, shape ``[chain, count, *shape]``.
+    """
+    x = sampler.start(ids, shape)
+    decreasing = sorted(times, reverse=True)
+    latents = {}
+    for first, t in zip([sampler.num_steps, *decreasing], decreasing, strict=False):
+        x = latents[t] = sampler.run(x, ids, first=first, last=t)
+    # noise that no chain of ids has
+    others = int(ids.max()) + 1 + torch.arange(len(ids) * count, device=ids.device)
+    shared = {t: x_t.repeat_interleave(count, dim=0) for t, x_t in latents.items()}
+    decoded = decode(sampler, shared, others, batch_size)
+    return latents, {t: x_0.unflatten(0, (len(ids), count)) for t, x_0 in decoded.items()}

@@ -163,7 +163,7 @@ def _side_by_side(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue[ProgressEvent] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = threads_each(workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(events,))
     try:
         futures = {pool.submit(_work, job, threads): job for job in jobs}
@@ -180,6 +180,11 @@ def _side_by_side(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def threads_each(workers: int) -> int:
+    """Return the number of threads of each of so many worker processes."""
+    return max(1, (os.cpu_count() or 1) // workers)
 
 
 def _raise_failure(future: "Future[None]") -> None:

@@ -1,7 +1,8 @@
 """The batches of a training run: images, mirrored or not, times and noise.
 
-Batch n is a function of (seed, n). Images are drawn by epochs without replacement, times uniformly from 1..T,
-and noise from the standard normal distribution. Under several processes each holds its shard of every batch.
+Batch n is a function of (seed, n). Images are drawn by epochs without replacement, times from 1..T uniformly
+or by importance, and noise from the standard normal distribution. Under several processes each holds its
+shard of every batch.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.host_memory import usable_cores
+from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import Runtime
@@ -35,11 +37,14 @@ class Batch:
         x_0: images in [-1, 1], float32 ``[batch, channels, side, side]``.
         t: time steps in 1..T, int64 ``[batch]``.
         eps: standard normal noise, like ``x_0``.
+        weight: what each image's loss counts, float32 ``[batch]``: 1 over T times the probability of its
+            time, so that the weighted mean's expectation is that of uniform times.
     """
 
     x_0: Tensor
     t: Tensor
     eps: Tensor
+    weight: Tensor
 
 
 class Batches:
@@ -64,6 +69,7 @@ class Batches:
         self.runtime = runtime
         self.shard = slice(runtime.rank * size // world, (runtime.rank + 1) * size // world)
         self.generator = torch.Generator(runtime.device)
+        self.time_probabilities = time_probabilities(spec).to(runtime.device)
         self.permutations: dict[int, Array] = {}
         self.resident = torch.from_numpy(images.array).to(runtime.device) if images.in_memory else None
 
@@ -92,19 +98,46 @@ class Batches:
         spec, generator, device = self.spec, self.generator, self.runtime.device
         size = spec.train.batch_size
         generator.manual_seed(derive_seed(spec.seed, DRAW, step))
-        t = torch.randint(1, spec.diffusion.timesteps + 1, (size,), generator=generator, device=device)
+        t, weight = self._draw_times()
         eps = torch.randn(size, *pixels.shape[1:], generator=generator, device=device)
         x_0 = to_model_range(pixels)
         if spec.data.flips:
             flip = torch.rand(size, generator=generator, device=device)[self.shard] < 0.5
             x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-        return Batch(x_0, t[self.shard], eps[self.shard])
+        return Batch(x_0, t[self.shard], eps[self.shard], weight[self.shard])
+
+    def _draw_times(self) -> tuple[Tensor, Tensor]:
+        """Draw the times of a whole batch, and return them with the weights of their losses."""
+        size, timesteps = self.spec.train.batch_size, self.spec.diffusion.timesteps
+        device = self.runtime.device
+        if self.spec.train.time_sampling == "uniform":
+            t = torch.randint(1, timesteps + 1, (size,), generator=self.generator, device=device)
+            return t, torch.ones(size, device=device)
+        probability = self.time_probabilities
+        index = torch.multinomial(probability, size, replacement=True, generator=self.generator)
+        return index + 1, 1 / (timesteps * probability[index]).float()
 
     def _permutation(self, epoch: int) -> Array:
         if epoch not in self.permutations:
             rng = np.random.default_rng(derive_seed(self.spec.seed, EPOCH, epoch))
             return rng.permutation(len(self.images))
         return self.permutations[epoch]
+
+
+def time_probabilities(spec: RunSpec) -> Tensor:
+    """Return the probabilities with which the times 1..T of a batch are drawn, float64 ``[T]``.
+
+    Importance is the weight of the squared error of eps in the terms of L if sigma_t^2 is beta_t (Eq. 12),
+    so that a network that errs alike at all times has terms in proportion to it. Nichol and Dhariwal (2021),
+    Sec. 3.3, draw times for the same reason in proportion to the terms that they observe.
+    """
+    diffusion = spec.diffusion
+    if spec.train.time_sampling == "uniform":
+        return torch.full((diffusion.timesteps,), 1 / diffusion.timesteps, dtype=torch.float64)
+    schedule = make_schedule(diffusion)
+    beta, alpha_bar = schedule.beta[1:], schedule.alpha_bar[1:]
+    importance = beta / (1 - beta) / (1 - alpha_bar)
+    return importance / importance.sum()
 
 
 class _ImagesAt(Dataset[Tensor]):

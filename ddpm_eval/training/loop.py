@@ -106,7 +106,7 @@ def train(
         if finished is not None:
             return finished
         check_state(saved)
-        _note_threads(saved, runtime)
+        _note_arithmetic(saved, runtime)
     if not options.ignore_memory:
         memory.check(spec, runtime, images)
     trainer = Trainer(spec, runtime, saved)
@@ -168,8 +168,10 @@ def _finished_log(saved: Checkpoint, spec: RunSpec) -> TrainingLog | None:
     return None
 
 
-def _note_threads(saved: Checkpoint, runtime: Runtime) -> None:
-    """Log that a run continues with another number of threads than it began with."""
+def _note_arithmetic(saved: Checkpoint, runtime: Runtime) -> None:
+    """Log that a run continues in another precision or with other threads than before."""
+    if saved.metadata.get("mixed_precision", runtime.mixed_precision) != runtime.mixed_precision:
+        log.info("resuming in %s", "mixed precision, not float32" if runtime.mixed_precision else "float32")
     threads = torch.get_num_threads()
     before = saved.metadata.get("threads")
     if runtime.device.type == "cpu" and before != threads:

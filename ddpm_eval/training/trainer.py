@@ -59,14 +59,15 @@ class Trainer:
             group["lr"] = train.learning_rate * min(1.0, (self.step + 1) / max(train.warmup_steps, 1))
         diffusion = self.spec.diffusion
         with self.runtime.training_precision():
-            loss = training_loss(
+            losses = training_loss(
                 self.process,
                 diffusion.objective,
                 batch.x_0,
                 batch.t,
                 batch.eps,
                 diffusion.training_decoder,
-            ).mean()
+            )
+            loss = (batch.weight * losses).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, train.clip_norm, foreach=True)
         self.optimizer.step()
@@ -124,6 +125,7 @@ class Trainer:
             "reason": reason,
             "seconds": self.seconds,
             "threads": torch.get_num_threads(),
+            "mixed_precision": self.runtime.mixed_precision,
             "device": self.runtime.describe(),
         }
         on_cpu = {key: value.cpu().contiguous() for key, value in tensors.items()}

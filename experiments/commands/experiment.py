@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from ddpm_eval.stages.scheduler import Job
+from ddpm_eval.stages.scheduler import Job, pending
 from experiments.commands.open_run import network_folder, say
 from experiments.commands.open_study import open_study
 from experiments.commands.options import (
@@ -17,8 +17,9 @@ from experiments.commands.options import (
     refuse_beside_run,
     refuse_lonely_arguments,
 )
+from experiments.dry_run import make_plan
 from experiments.json_document import Document, as_text, rows
-from experiments.perform import perform
+from experiments.perform import perform, workers
 from experiments.study import DEFAULT, Study
 from experiments.trained_run import trained_spec
 
@@ -46,10 +47,19 @@ def run_experiment(
     study = open_study(
         chosen, trained_spec, chosen.inception_weights, default_preset, seeds, chosen.batch_size
     )
+    if parameters.dry_run:
+        _say_plan(study, jobs(study), parameters.as_json)
+        return
     echo = partial(click.echo, err=parameters.as_json)
-    page = perform(study, jobs(study), tables, dry_run=parameters.dry_run, echo=echo)
+    page = perform(study, jobs(study), tables, echo)
     if parameters.as_json and page is not None:
         say(as_text(experiment_document(study, page, tables)))
+
+
+def _say_plan(study: Study, jobs: Sequence[Job], as_json: bool) -> None:
+    missing = {job.name: pending(job) for job in jobs}
+    plan = make_plan(jobs, missing, workers(study.options.device))
+    say(as_text(plan.document) if as_json else plan.text)
 
 
 def with_network(parameters: ExperimentParameters) -> ExperimentParameters:

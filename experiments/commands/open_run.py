@@ -119,9 +119,12 @@ def network_folder(
     return named_run(network, arguments, data, runs)
 
 
-def run_to_train(folder: Path, spec: RunSpec, device: str, data_root: Path | None) -> Run:
+def run_to_train(
+    folder: Path, spec: RunSpec, device: str, mixed_precision: bool | None, data_root: Path | None
+) -> Run:
     """Return a run that need not exist yet."""
-    return Run(folder, spec, runtime.start(device), data_root, stage_bars())
+    here = runtime.start(device, mixed_precision=mixed_precision)
+    return Run(folder, spec, here, data_root, stage_bars())
 
 
 def checked_steps(run: Run, num_steps: int | None) -> int | None:

@@ -1,6 +1,6 @@
 """The command ``train``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -25,7 +25,7 @@ from experiments.commands.options import (
     command_with,
     refuse_beside_run,
 )
-from experiments.paper.presets import preset
+from experiments.paper.presets import MAIN_CELL, preset
 from experiments.study import run_folder
 
 Logger = Literal["tensorboard"]
@@ -64,6 +64,14 @@ class TrainParameters(StudyParameters):
             ["--max-minutes"],
             type=click.FloatRange(0, min_open=True),
             help="Stop cleanly after this time.",
+        ),
+    ]
+    mixed_precision: Annotated[
+        bool | None,
+        click.Option(
+            ["--mixed-precision/--no-mixed-precision"],
+            default=None,
+            help="Train in bf16 autocast with float32 weights; default: on GPUs alone.",
         ),
     ]
     resume: Annotated[
@@ -110,7 +118,7 @@ def command(parameters: TrainParameters) -> None:
     if parameters.dry_run:
         click.echo(f"{folder}\n{spec.model_dump_json(indent=2)}")
         return
-    run = run_to_train(folder, spec, parameters.device, parameters.data_root)
+    run = run_to_train(folder, spec, parameters.device, parameters.mixed_precision, parameters.data_root)
     if not parameters.resume and run.checkpoint.exists():
         raise ValueError(
             f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again"
@@ -125,15 +133,19 @@ def command(parameters: TrainParameters) -> None:
 
 def chosen_run(parameters: TrainParameters) -> tuple[Path, RunSpec]:
     """Return the folder and the specification of the run that is meant."""
-    varied = {"prediction": parameters.prediction, "objective": parameters.objective}
     if parameters.run is not None:
+        varied = {"prediction": parameters.prediction, "objective": parameters.objective}
         refuse_beside_run(parameters.run, {**varied, **parameters.preset_options})
         return parameters.run, override(
             load(parameters.run / FILE_NAME, prefixes=()).spec, parameters.settings
         )
-    changes = {f"diffusion.{name}": value for name, value in varied.items() if value is not None}
-    settings = {**preset_settings(parameters.data, parameters.settings), **changes}
-    spec = preset(parameters.preset or DEFAULT_PRESET, settings=settings, seed=parameters.seed or 0)
+    cell = replace(
+        MAIN_CELL,
+        prediction=parameters.prediction or MAIN_CELL.prediction,
+        objective=parameters.objective or MAIN_CELL.objective,
+    )
+    settings = preset_settings(parameters.data, parameters.settings)
+    spec = preset(parameters.preset or DEFAULT_PRESET, cell, settings, parameters.seed or 0)
     return run_folder(parameters.runs or DEFAULT_RUNS, spec), spec
 
 

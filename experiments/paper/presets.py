@@ -17,6 +17,7 @@ from ddpm_eval.spec import (
     Objective,
     Predicted,
     RunSpec,
+    TimeSampling,
     TrainSpec,
     Variance,
 )
@@ -75,6 +76,7 @@ class _Effort(NamedTuple):
     n_curve: int
     n_test_images: int | None = None
     n_full_images: int | None = None
+    times_of_l: TimeSampling = "uniform"
 
 
 # fmt: off
@@ -94,7 +96,7 @@ _SHAPES = {
     "lsun-bedroom256-large":  _Shape("lsun:bedroom",        3,       256,  False,  192, (1, 1, 2, 2, 4, 4), 2,      (16,),     32,     0.0),
 }
 
-#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves  test  full
+#  name                              steps  batch    rate  warm-up     EMA  checkpoint  variance        samples  train   curves  test  full  times of L
 _TRAINING = {
     "digits":                 _Effort(    1_200, 128, 1e-3,   100, 0.995,    200, "fixed-large",    256,    360,   256,  None, 100),
     "digits-long":            _Effort(   20_000, 128, 1e-3,   100, 0.995,  1_000, "fixed-large",    256,    360,   256,  None, 100),
@@ -102,7 +104,7 @@ _TRAINING = {
     "mnist":                  _Effort(   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
     "cifar10":                _Effort(  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
     "cifar10-small":          _Effort(  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
-    "cifar10-tiny":           _Effort(   20_000,  64, 1e-3,   500, 0.9995,   500, "fixed-large",    256,    250,   256,   500),
+    "cifar10-tiny":           _Effort(   20_000,  64, 1e-3,   500, 0.9995,   500, "fixed-large",    256,    250,   256,   500, None, "importance"),
     "celebahq256":            _Effort(  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
     "lsun-bedroom256":        _Effort(2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
     "lsun-church256":         _Effort(1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
@@ -159,7 +161,7 @@ def preset(
             variance="learned" if cell.learned else effort.variance,
             training_decoder="tanh" if is_published(name) else "exact",
         ),
-        train=_training(effort),
+        train=_training(effort, cell),
         evaluation=EvaluationSpec(
             n_samples=effort.n_samples,
             n_train_images=effort.n_train_images,
@@ -213,7 +215,7 @@ def _network(shape: _Shape) -> NetworkSpec:
     )
 
 
-def _training(effort: _Effort) -> TrainSpec:
+def _training(effort: _Effort, cell: Cell) -> TrainSpec:
     return TrainSpec(
         steps=effort.steps,
         batch_size=effort.batch_size,
@@ -221,4 +223,5 @@ def _training(effort: _Effort) -> TrainSpec:
         warmup_steps=effort.warmup_steps,
         ema_decay=effort.ema_decay,
         checkpoint_steps=effort.checkpoint_steps,
+        time_sampling=effort.times_of_l if cell.objective == "vlb" else "uniform",
     )

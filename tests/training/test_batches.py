@@ -10,8 +10,10 @@ from scipy import stats
 from tiny import HERE, TINY, batches, digits, tiny
 
 from ddpm_eval.data.pixels import to_model_range
+from ddpm_eval.model.diffusion import training_loss
 from ddpm_eval.runtime import Runtime
 from ddpm_eval.training.batches import Batches
+from ddpm_eval.training.trainer import Trainer
 
 
 def assert_same_batch(a, b):
@@ -19,15 +21,21 @@ def assert_same_batch(a, b):
         assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
 
 
-def test_a_batch_is_a_function_of_seed_and_number():
-    spec = tiny(data__flips=True)
+def on_l_by_importance(**settings):
+    """Return the tiny run, trained on L with times drawn by importance."""
+    return tiny(diffusion__objective="vlb", train__time_sampling="importance", **settings)
+
+
+@pytest.mark.parametrize("make", [tiny, on_l_by_importance])
+def test_a_batch_is_a_function_of_seed_and_number(make):
+    spec = make(data__flips=True)
     whole = batches(spec, 0, 6)
     for number in (5, 0, 3):
         assert_same_batch(batches(spec, number, number + 1)[0], whole[number])
     late = Batches(spec, digits(), HERE)
     list(late.stream(300, 310))  # epochs later
     assert_same_batch(next(late.stream(2, 3)), whole[2])
-    other = batches(tiny(data__flips=True, seed=4), 0, 6)
+    other = batches(make(data__flips=True, seed=4), 0, 6)
     for a, b in zip(whole, other, strict=True):
         assert not torch.equal(a.eps, b.eps) and not torch.equal(a.x_0, b.x_0)
     assert not torch.equal(whole[0].eps, whole[1].eps)
@@ -54,7 +62,7 @@ def test_a_batch_larger_than_the_data_set_spans_epochs():
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_processes_shards_make_up_the_batch(world_size):
-    spec = tiny(data__flips=True)
+    spec = on_l_by_importance(data__flips=True)
     (whole,) = batches(spec, 2, 3)
     shards = [
         batches(spec, 2, 3, runtime=Runtime(torch.device("cpu"), rank=rank, world_size=world_size))[0]
@@ -78,6 +86,35 @@ def test_times_are_uniform_on_1_to_T_and_noise_is_standard_normal():
     assert stats.chisquare(counts[1:].numpy()).pvalue > 0.001
     assert stats.kstest(eps.flatten()[:200_000].numpy(), "norm").pvalue > 0.001
     assert abs(np.corrcoef(t[:-1], t[1:])[0, 1]) < 4.5 / math.sqrt(len(t))
+
+
+def test_importance_draws_times_by_the_weights_of_L_and_divides_the_loss_by_their_probabilities():
+    drawn = batches(on_l_by_importance(train__batch_size=128), 0, 100)
+    t, weight = torch.cat([b.t for b in drawn]), torch.cat([b.weight for b in drawn])
+    beta = np.linspace(1e-3, 0.5, 20)
+    importance = beta / (1 - beta) / (1 - np.cumprod(1 - beta))  # Eq. 12 with sigma^2 = beta, up to a factor
+    probability = importance / importance.sum()
+    assert stats.chisquare(np.bincount(t, minlength=21)[1:], probability * len(t)).pvalue > 0.001
+    np.testing.assert_allclose(weight, 1 / (20 * probability[t - 1]), rtol=1e-6)
+    assert abs(float(weight.mean()) - 1) < 4.5 * float(weight.std()) / math.sqrt(len(t))
+    uniform = batches(TINY, 0, 2)
+    assert all(torch.equal(b.weight, torch.ones(len(b.t))) for b in uniform)
+
+
+def test_with_importance_the_expected_loss_is_that_of_uniform_times():
+    """On the paper's chain; the variance of an untrained network's loss falls."""
+    spec = on_l_by_importance(diffusion__timesteps=1000, diffusion__beta_start=1e-4, diffusion__beta_end=0.02)
+    (batch,) = batches(spec, 0, 1)
+    process = Trainer(spec, HERE).process
+    times = torch.arange(1, 1001)
+    x_0, eps = batch.x_0[:1].expand(1000, -1, -1, -1), batch.eps[:1].expand(1000, -1, -1, -1)
+    with torch.no_grad():
+        losses = training_loss(process, "vlb", x_0, times, eps).double()
+    probability = Batches(spec, digits(), HERE).time_probabilities
+    weighted = losses / (1000 * probability)
+    mean = losses.mean()
+    torch.testing.assert_close((probability * weighted).sum(), mean)
+    assert (probability * (weighted - mean).square()).sum() < 0.05 * (losses - mean).square().mean()
 
 
 @pytest.mark.parametrize("flips", [False, True])

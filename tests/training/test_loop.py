@@ -1,5 +1,7 @@
 """The training loop: a resumed run is bit-identical, limits stop it, and divergence is a result."""
 
+import dataclasses
+import logging
 import math
 import signal
 import subprocess
@@ -20,9 +22,11 @@ from ddpm_eval.training.trainer import Trainer
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(spec, path, progress=lambda stage, done, total: None, **options):
+def run(spec, path, progress=lambda stage, done, total: None, runtime=HERE, **options):
     options = TrainingOptions(**options)
-    return loop.train(spec, digits(), HERE, path / checkpoint.FILE_NAME, options=options, progress=progress)
+    return loop.train(
+        spec, digits(), runtime, path / checkpoint.FILE_NAME, options=options, progress=progress
+    )
 
 
 def assert_same_state(a, b):
@@ -75,6 +79,18 @@ def test_a_longer_training_continues_a_shorter_one(tmp_path):
     assert run(TINY, tmp_path / "extended").steps == 6
     run(TINY, tmp_path / "whole")
     assert_same_state(tmp_path / "whole", tmp_path / "extended")
+
+
+def test_mixed_precision_is_recorded_and_a_change_of_it_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    mixed = dataclasses.replace(HERE, mixed_precision=True)
+    log = run(tiny(train__steps=4), tmp_path, runtime=mixed)
+    assert checkpoint.load(tmp_path / checkpoint.FILE_NAME).metadata["mixed_precision"] is True
+    plain = run(tiny(train__steps=4), tmp_path / "plain")
+    assert 0 < abs(log.loss - plain.loss).max() < 0.05, "bf16 rounds, and rounds alone"
+    assert caplog.text == ""
+    run(TINY, tmp_path)
+    assert "resuming in float32" in caplog.text
 
 
 def test_a_finished_run_is_not_touched(tmp_path):

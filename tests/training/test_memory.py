@@ -124,7 +124,8 @@ print(estimate(spec, here).needed)
 trainer = Trainer(spec, here)
 for step in range(2):
     x_0 = torch.rand(size, 3, 32, 32) * 2 - 1
-    trainer.seeded_update(Batch(x_0, torch.randint(1, 1001, (size,)), torch.randn_like(x_0)))
+    batch = Batch(x_0, torch.randint(1, 1001, (size,)), torch.randn_like(x_0), torch.ones(size))
+    trainer.seeded_update(batch)
 checkpoint.save(Path(sys.argv[2]) / "checkpoint.safetensors", trainer.snapshot("ok", ""))
 print(1024 * (status("VmHWM") - resident))
 """

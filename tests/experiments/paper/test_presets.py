@@ -30,6 +30,15 @@ def test_published_presets_train_on_l_with_the_authors_decoder_and_ours_with_the
     assert against_the_paper(exact) == "diffusion.training_decoder: exact, not tanh"
 
 
+def test_cifar10_tiny_draws_times_by_importance_where_it_trains_on_l():
+    drawn = {cell.objective: preset("cifar10-tiny", cell).train.time_sampling for cell in TABLE_2}
+    assert drawn == {"mse": "uniform", "vlb": "importance"}
+    spec = preset("cifar10-tiny", TABLE_2[4])
+    assert run_name(spec) == "eps-vlb-fixed-large"
+    uniform = override(spec, {"train.time_sampling": "uniform"})
+    assert "train.time_sampling: uniform, not importance" in against_the_paper(uniform)
+
+
 def test_the_papers_model_has_the_digest_that_it_had_before_there_was_a_decoder_of_training():
     assert preset("cifar10").training_digest() == "602592108d45"
 
