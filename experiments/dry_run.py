@@ -19,11 +19,10 @@ from experiments.json_document import Document
 
 NOT_ESTIMATED = "not estimated"
 NOTE = (
-    "Times are network evaluations over the rate that was measured just now, {rates}, with nothing else at "
-    f"work and in full batches. Of a training update the time is that of {UPDATE_COST} evaluations of its "
-    "batch. A stage that was begun counts as a whole. Not estimated: stages that evaluate no network, the "
-    "classifier and features that quality needs, compilation, and reports. "
-    "A stage that a run cannot have counts as stored."
+    "Times are network evaluations over the rate that was measured just now, {rates}, in full batches of one "
+    f"run. A training update is taken for {UPDATE_COST} evaluations of its batch, and a stage that was begun "
+    "for one that was not. Not estimated: stages that evaluate no network, the classifier and the features "
+    "that quality needs, compilation, and reports. A stage that a run cannot have counts as stored."
 )
 HOW_TO_SEE_ALL = "The full specifications: --dry-run --json"
 

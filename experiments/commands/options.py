@@ -130,7 +130,9 @@ Seeds = Annotated[
 DryRun = Annotated[
     bool,
     click.Option(
-        ["--dry-run"], is_flag=True, help="Print the resolved specifications and what is already stored."
+        ["--dry-run"],
+        is_flag=True,
+        help="Do nothing but print what would be done, and about how long it would take.",
     ),
 ]
 Settings = Mapping[str, str]

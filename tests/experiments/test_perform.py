@@ -1,7 +1,5 @@
 """An experiment is planned, run with its results shown as they arrive, and reported."""
 
-import json
-
 import pytest
 from stored_results import cell_results, main_results, store_results
 
@@ -57,7 +55,7 @@ def scheduler(study, monkeypatch):
 def test_results_are_shown_as_they_arrive(study, pages, capsys):
     said = []
     jobs = ablation_jobs(study)
-    page = perform(study, jobs, ["table2", "no-such-table"], dry_run=False, echo=said.append)
+    page = perform(study, jobs, ["table2", "no-such-table"], said.append)
     # when the first job's quality is known, after each of the six jobs, and in the end
     assert pages == [1, 1, 2, 3, 4, 5, 6, 6]
     assert page == study.report_folder / "index.html"
@@ -83,7 +81,7 @@ def test_first_results_of_both_subjects_are_shown_at_once(tmp_path, monkeypatch,
     monkeypatch.setattr(module, "run_all", run_all)
     monkeypatch.setattr(module, "pending", lambda job: {"baseline": 0, "train": 3, "quality": 0})
     lines = []
-    perform(study, jobs, [], dry_run=False, echo=lines.append)
+    perform(study, jobs, [], lines.append)
     assert lines.pop().startswith("Report: ")
     assert [line.partition(": ")[0] for line in lines] == [photos, digits]
     assert "a Gaussian that was fitted to its images needs" in lines[0]
@@ -94,7 +92,7 @@ def test_first_results_of_both_subjects_are_shown_at_once(tmp_path, monkeypatch,
 def test_only_the_main_process_reports(study, pages, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     said = []
-    assert perform(study, ablation_jobs(study), ["table2"], dry_run=False, echo=said.append) is None
+    assert perform(study, ablation_jobs(study), ["table2"], said.append) is None
     assert (said, pages) == ([], [])
     assert not study.report_folder.exists()
 
@@ -104,19 +102,9 @@ def test_what_is_stored_already_is_only_reported(study, monkeypatch, pages):
     monkeypatch.setattr(module, "pending", lambda job: {})
     monkeypatch.setattr(module, "run_all", lambda *arguments: pytest.fail("nothing was to be run"))
     said = []
-    perform(study, ablation_jobs(study), [], dry_run=False, echo=said.append)
+    perform(study, ablation_jobs(study), [], said.append)
     assert pages == [1]
     assert len(said) == 1
-
-
-def test_a_dry_run_prints_the_plan_and_makes_nothing(study, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "pending", lambda job: {"train": 3, "sample": 1} if "eps" in job.name else {})
-    said = []
-    assert perform(study, ablation_jobs(study), ["table2"], dry_run=True, echo=said.append) is None
-    assert said[0] == f"{study.main.folder}: to do: train, sample"
-    assert json.loads(said[1]) == study.main.spec.model_dump(mode="json")
-    assert [line.rpartition(": ")[2] for line in said[::2]] == ["train, sample"] * 3 + ["nothing"] * 3
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -133,5 +121,5 @@ def test_jobs_run_side_by_side_on_cores_but_not_on_a_gpu(
     monkeypatch.setattr(module, "run_all", lambda jobs, missing, workers, *show: found.append(workers))
     options = StudyOptions(tmp_path / "reports", device=device)
     study = resolve_preset("digits", runs=tmp_path / "runs", options=options)
-    perform(study, ablation_jobs(study), [], dry_run=False, echo=lambda line: None)
+    perform(study, ablation_jobs(study), [], lambda line: None)
     assert found == [workers]

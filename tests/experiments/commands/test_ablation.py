@@ -1,5 +1,7 @@
 """``ablation``: what is planned, and what is refused before anything is trained."""
 
+import json
+
 import pytest
 from command_line import SETTINGS, call, folders, refuse
 
@@ -7,8 +9,12 @@ from experiments.paper.presets import TABLE_2
 
 
 def test_dry_run_prints_and_makes_nothing(tmp_path):
-    output = call("ablation", "--dry-run", *folders(tmp_path), "--set", "train.steps=7")
-    assert output.count("to do: train") == len(TABLE_2) and '"steps": 7' in output
+    dry = ["ablation", "--dry-run", *folders(tmp_path), "--set", "train.steps=7"]
+    output = call(*dry)
+    assert output.startswith("To do: 36 of 36 stages of 6 runs, about ")
+    assert output.count("to do: train") == len(TABLE_2)
+    document = json.loads(call(*dry, "--json"))
+    assert [run["specification"]["train"]["steps"] for run in document["runs"]] == [7] * len(TABLE_2)
     assert not list(tmp_path.iterdir())
 
 
