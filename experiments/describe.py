@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ddpm_eval.reporting.training_caveats import training_caveat
 from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.results.store import Store
 from ddpm_eval.spec import NamedNetwork, RunSpec
@@ -35,6 +36,7 @@ def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
     by_importance = ", times drawn by importance" if spec.train.time_sampling == "importance" else ""
     objective = f"{OBJECTIVES[spec.diffusion.objective]}{by_importance}"
     trained = "" if log.imported else f", trained on the {objective}"
+    caveat = training_caveat(spec.train, log)
     return {
         "Data": describe_data(spec),
         "Network": _network(spec, log.parameters),
@@ -42,6 +44,7 @@ def describe(spec: RunSpec, log: TrainingLog) -> dict[str, str]:
         "Chain": f"T = {spec.diffusion.timesteps}, {spec.diffusion.schedule} schedule",
         "Training": _training(spec, log),
         "Seed": str(spec.seed),
+        **({"Caution": caveat} if caveat else {}),
         "Against the paper": against_the_paper(done),
     }
 

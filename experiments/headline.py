@@ -5,9 +5,10 @@ from ddpm_eval.reporting.bound_tables import bound_estimates, distortion_share
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
 from ddpm_eval.reporting.report_parts import Finding, Picture
 from ddpm_eval.reporting.tables import format_estimate
+from ddpm_eval.reporting.training_caveats import training_caveat
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.fields import Estimate
-from ddpm_eval.results.records import Baseline, Quality, Samples
+from ddpm_eval.results.records import Baseline, Quality, Samples, TrainingLog
 from experiments.paper import published
 from experiments.study import Study, StudyRun
 
@@ -30,10 +31,17 @@ def _samples(run: StudyRun) -> Finding | None:
     data = run.spec.data.name
     sentence = (
         f"The first {len(shown)} of {len(samples.images)} images drawn from the model of {data} "
-        f"({run.label}), not selected."
+        f"({run.label}), not selected{_caveat(run)}."
     )
     picture = Picture(shown, COLUMNS, f"A grid of {len(shown)} samples of the model of {data}.")
     return Finding("Samples", "", sentence, picture)
+
+
+def _caveat(run: StudyRun) -> str:
+    """Say what makes the samples noise, if anything does."""
+    log = run.result("training", TrainingLog)
+    caveat = "" if log is None else training_caveat(run.spec.train, log)
+    return f"; {caveat}" if caveat else ""
 
 
 def _distance(run: StudyRun) -> Finding | None:

@@ -9,6 +9,7 @@ from ddpm_eval.reporting.intervals import mean_estimate
 from ddpm_eval.reporting.provenance_rows import provenance_row, total_time, uncommitted
 from ddpm_eval.reporting.report_parts import ProvenanceRow, Section
 from ddpm_eval.reporting.tables import format_estimate
+from ddpm_eval.reporting.training_caveats import training_caveat
 from ddpm_eval.results.records import Baseline, Quality, TrainingLog
 from experiments.describe import describe_data, describe_run
 from experiments.headline import headline
@@ -115,7 +116,8 @@ def summary(run: StudyRun) -> str:
         parts += _before_training(run)
     if quality is not None:
         parts.append(f"{quality.distance_name} {format_estimate(*quality.frechet_distance[:3])}")
-    return ", ".join(parts) or "trained"
+    caveat = "" if log is None else training_caveat(run.spec.train, log)
+    return "; ".join(part for part in (", ".join(parts) or "trained", caveat) if part)
 
 
 def _before_training(run: StudyRun) -> list[str]:
@@ -143,6 +145,7 @@ def _head(study: Study) -> dict[str, str]:
         "Against the paper": "; ".join(map(against_the_paper, specs)),
         "Settings": settings or "the preset's",
         "Seed": _seeds(study),
+        **({"Caution": caution} if (caution := _caution(study)) else {}),
         **({"Computing time": f"{total_time(entries)} for {len(entries)} results"} if entries else {}),
         **({"Uncommitted changes": f"in the program that made {dirty} results"} if dirty else {}),
     }
@@ -154,6 +157,13 @@ def _seeds(study: Study) -> str:
     if first == last:
         return str(first)
     return f"{first} to {last} (Table 2 and the claims; all else is of seed {first})"
+
+
+def _caution(study: Study) -> str:
+    """Say which runs have averaged weights that are largely those of the start."""
+    logs = {run: run.result("training", TrainingLog) for run in study.every_run}
+    caveats = {run: training_caveat(run.spec.train, log) for run, log in logs.items() if log is not None}
+    return "; ".join(f"{_name_in(study, run)}: {caveat}" for run, caveat in caveats.items() if caveat)
 
 
 def _division(study: Study) -> str:

@@ -1,5 +1,6 @@
 """The run that a command works on: which one is meant, and how it is opened and locked."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ import click
 
 from ddpm_eval import runtime
 from ddpm_eval.files import locked_folder
+from ddpm_eval.reporting.training_caveats import training_caveat
 from ddpm_eval.runtime import Precision
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.stages import run_folders
 from ddpm_eval.stages.run import Run
-from ddpm_eval.stages.training_stage import record_training
+from ddpm_eval.stages.training_stage import record_training, stored_log
 from experiments.commands.open_study import preset_settings
 from experiments.commands.options import (
     DEFAULT_PRESET,
@@ -37,6 +39,8 @@ from experiments.named_networks import named_run, on_other_data
 from experiments.paper.presets import preset
 from experiments.progress import stage_bars
 from experiments.study import run_folder, with_evaluation
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = click.Choice(get_args(Precision))
 ComputePrecision = Annotated[
@@ -154,7 +158,8 @@ def identity(run: Run) -> Document:
 def working_on(run: Run) -> Iterator[None]:
     """Keep other processes away from a run, and store what is known of its training before it is measured.
 
-    The processes of torchrun part at the end.
+    A warning tells if its averaged weights are largely those of the start. The processes of torchrun part at
+    the end.
 
     Raises:
         ValueError: if another process works on the run.
@@ -162,8 +167,22 @@ def working_on(run: Run) -> Iterator[None]:
     with locked_folder(run.folder) if run.runtime.main else nullcontext():
         if run.exists:
             record_training(run)
+            warn_of_start(run)
         yield
     runtime.stop()
+
+
+def warn_of_start(run: Run) -> None:
+    """Warn if the averaged weights that are measured are largely those of the start of the training."""
+    training = stored_log(run)
+    if training is not None:
+        warn(run, training_caveat(run.spec.train, training))
+
+
+def warn(run: Run, caveat: str) -> None:
+    """Show a caveat about a run on stderr, on the main process only; nothing if it is empty."""
+    if caveat and run.runtime.main:
+        log.warning("%s: %s", run.folder, caveat)
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import click
 
+from ddpm_eval.reporting.training_caveats import training_caveat, young_average
 from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.spec import Objective, Prediction, RunSpec
 from ddpm_eval.spec_text import override
@@ -15,7 +16,7 @@ from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 from ddpm_eval.training.checkpoint import FILE_NAME, load
 from ddpm_eval.training.loop import TrainingOptions
-from experiments.commands.open_run import run_to_train, say, working_on
+from experiments.commands.open_run import run_to_train, say, warn, working_on
 from experiments.commands.open_study import preset_settings
 from experiments.commands.options import (
     DEFAULT_PRESET,
@@ -123,12 +124,16 @@ def command(parameters: TrainParameters) -> None:
         raise ValueError(
             f"{run.checkpoint} exists: leave out --no-resume to continue from it, or delete it to start again"
         )
+    warn(run, young_average(spec.train, spec.train.steps))
     log = train(run, parameters)
     if log.over and not log.diverged:
         raise ValueError(
             f"{folder}: {log.reason}, without the optimiser's state: its training cannot go on here"
         )
-    say(f"{folder}: {log.status} after {log.steps} updates{', ' + log.reason if log.reason else ''}")
+    parts = (f"{folder}: {log.status} after {log.steps} updates", log.reason)
+    said = ", ".join(part for part in parts if part)
+    caveat = training_caveat(spec.train, log)
+    say(f"{said}; {caveat}" if caveat else said)
 
 
 def chosen_run(parameters: TrainParameters) -> tuple[Path, RunSpec]:

@@ -44,20 +44,25 @@ def test_nothing_is_claimed_of_an_imported_models_training():
 
 
 def test_a_trained_run_is_described_by_what_it_is_and_how_far_it_is():
-    text = describe(preset("digits"), make_log(steps=30, status="stopped", reason="out of time"))
+    text = describe(preset("digits"), make_log(steps=900, status="stopped", reason="out of time"))
     assert text == {
         "Data": "digits, 1 x 8 x 8",
         "Network": "1,234 parameters: 16 channels times (1, 2), blocks per level: 1, "
         "attention in the middle only",
         "Predicts": "eps, variance fixed-large, trained on the unweighted squared error",
         "Chain": "T = 1000, linear schedule",
-        "Training": "preset digits, 30 updates of batch 128 (stopped, out of time)",
+        "Training": "preset digits, 900 updates of batch 128 (stopped, out of time)",
         "Seed": "0",
         "Against the paper": "not in the paper: scikit-learn's 8x8 digits, a network of 0.16M parameters; "
-        "train.steps: 30, not 1200",
+        "train.steps: 900, not 1200",
     }
     assert "attention at 7x7" in describe(preset("mnist"), make_log())["Network"]
     assert describe_data(preset("cifar10")) == "cifar10, 3 x 32 x 32"
+
+
+def test_a_young_average_is_a_caution():
+    text = describe(preset("digits"), make_log(steps=30))
+    assert text["Caution"].endswith("samples will be noise until about update 460")
 
 
 def test_a_run_is_described_by_its_results_and_without_any_by_its_checkpoint(tmp_path):

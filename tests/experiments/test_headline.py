@@ -62,3 +62,10 @@ def test_the_headline_needs_no_baseline(tmp_path, measured):
     names = ["training", "bound/full/test/paper", *(["baseline"] if measured else [])]
     bits = headline(study(tmp_path, names))[0]
     assert ("Gaussian" in bits.sentence) == measured
+
+
+def test_samples_of_a_young_average_are_said_to_be_noise(tmp_path):
+    found = study(tmp_path, ["samples"])
+    store_results(found.main, {"training": make_log(steps=10)})
+    samples = headline(found)[0].sentence
+    assert samples.endswith("(train.ema_decay 0.9): samples will be noise until about update 22.")

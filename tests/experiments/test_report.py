@@ -211,3 +211,16 @@ def test_a_report_needs_no_torch(tmp_path):
     pages = [Path(line) for line in done.stdout.splitlines()]
     assert [page.parent.name for page in pages] == ["digits", "imported-model"]
     assert all("bits/dim" in page.read_text() for page in pages)
+
+def test_a_young_average_is_said_in_one_line_and_in_the_head(tmp_path):
+    """After 30 updates 0.86 of the averages are those of the start: 0.995^30."""
+    study = preset_study(tmp_path)
+    store_results(study.main, main_results())
+    said = "after 30 updates 86% of the averaged weights are still those of the random start"
+    assert f"; {said}" in summary(study.main)
+    assert f"- Caution: {study.main.folder.name}: {said}" in (
+        write_report(study).with_name("report.md").read_text()
+    )
+    old = StudyRun(tmp_path / "old", TINY, "old")
+    store_results(old, main_results())
+    assert "start" not in summary(old)  # 0.9^30 is 0.04

@@ -37,3 +37,9 @@ def test_a_network_that_predicts_mu_visits_every_step(tmp_path):
     run = next((tmp_path / "runs" / "digits").iterdir())
     assert "fewer steps are not possible" in refuse("sample", run, "-n", "1", "--steps", "5")
     assert "1 samples in" in call("sample", run, "-n", "1", "--steps", "20")
+
+
+def test_samples_of_a_young_average_come_with_a_warning(trained_run, caplog):
+    call("sample", trained_run, "-n", "4")
+    (message,) = caplog.messages
+    assert message.startswith(f"{trained_run}: after 12 updates 94% of the averaged weights")

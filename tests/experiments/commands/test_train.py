@@ -137,3 +137,17 @@ def test_a_stopped_run_continues(tmp_path, sent, code):
     before = checkpoint.stat().st_mtime_ns
     output = call(*command, "--max-minutes", "0.02")
     assert "stopped after" in output and checkpoint.stat().st_mtime_ns > before
+
+
+def test_a_young_average_is_said_before_and_after(tmp_path, caplog):
+    """After 12 updates 94% are of the start: 0.995^12."""
+    output = call("train", *runs_option(tmp_path), *SETTINGS, "--preview-steps", "0")
+    said = (
+        "after 12 updates 94% of the averaged weights are still those of the random start "
+        "(train.ema_decay 0.995): samples will be noise until about update 460"
+    )
+    assert said in caplog.messages[0] and f"ok after 12 updates; {said}" in output
+    caplog.clear()
+    old = [*SETTINGS, "--set", "train.ema_decay=0.5"]
+    assert "noise" not in call("train", *runs_option(tmp_path), *old, "--preview-steps", "0")
+    assert caplog.messages == []
