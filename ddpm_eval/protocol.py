@@ -17,6 +17,22 @@ class Protocol(Frozen):
     """How a bound is computed: the choices that change a bits/dim figure without changing the model.
 
     ``paper`` is what the authors' code does; ``exact`` is the bound as it is defined (see docs/protocol.md).
+
+    Example:
+        >>> ddpm_eval.Protocol(name="mine", variance="optimal", clip=True, decoder="exact").caption()
+        'protocol mine: optimal variance, x_0 clipped, exact decoder, one draw'
+
+    Attributes:
+        name: of the protocol, which stands in captions.
+        variance: of the reverse process: ``trained`` (the model's own), ``fixed-large``, ``fixed-small``,
+            ``learned``, ``learned-range``, or ``optimal`` (the isotropic one that minimises the bound).
+        clip: whether estimates of x_0 are clipped to [-1, 1] before the mean is formed; it does not apply to
+            networks that predict mu.
+        decoder: of the levels at t = 1: ``exact`` (the normal CDF) or ``tanh`` (the authors' approximation).
+        draws: draws of the noise for each image and step.
+
+    Raises:
+        ValueError: if a choice does not exist.
     """
 
     name: str

@@ -20,8 +20,8 @@ def load_run(folder: Path | str) -> Model:
     """Load the network of a run that was trained here or imported, with its averaged weights.
 
     Example:
-        >>> ddpm_eval.load_run("runs/digits/eps-mse-fixed-large").timesteps  # doctest: +SKIP
-        1000
+        >>> ddpm_eval.load_run("models/cifar10-tiny").shape
+        (3, 32, 32)
 
     Args:
         folder: of the run.

@@ -32,7 +32,12 @@ ACCURACY_EVERY = 5
 
 @dataclass(frozen=True, eq=False)
 class SampleQuality:
-    """The quality of samples, in the features of one network.
+    """The quality of samples, in the features of one network; `evaluate_quality` makes one.
+
+    Example:
+        >>> quality = ddpm_eval.evaluate_quality(samples, images, progress=False)
+        >>> quality.table().columns.tolist()
+        ['metric', 'value', 'low', 'high', 'n', 'features', 'reference']
 
     Attributes:
         record: every number as an `Estimate`, and how it was made.

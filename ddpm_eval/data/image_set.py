@@ -47,7 +47,12 @@ class ArrayImages:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A split of a data set.
+    """A split of a data set, with stable ids; `load_images` makes one.
+
+    Example:
+        >>> images = ddpm_eval.load_images("digits", "test")
+        >>> images.array.shape, images.ids[:3].tolist(), images.labels[:3].tolist()
+        ((360, 1, 8, 8), [2, 5, 6], [2, 5, 6])
 
     Attributes:
         name: of the data set, as in the specification.

@@ -45,6 +45,10 @@ EstimatorName = Literal["full", "stratified"]
 class Estimator:
     """How many terms of the bound are evaluated.
 
+    Example:
+        >>> ddpm_eval.Estimator("stratified", evaluations_per_image=40).inclusion is None
+        True
+
     Attributes:
         name: ``full`` evaluates all T terms of each image, ``stratified`` a few importance-sampled ones.
         evaluations_per_image: expected network evaluations per image of the stratified estimator.
@@ -216,11 +220,10 @@ class _Evaluation:
                 "prior": prior_terms(self.schedule, self._load, self.positions[item]),
             }
 
-        name = f"bound {self.images.split}"
         costs = [len(item) * per_image * self.draws for item in items]
         # the times follow the pilot, which another device rounds in another way
         key = self._key("stratified", len(items[0]), content_digest([chosen]))
-        arrays = self.work.map(name, key, items, compute, costs)
+        arrays = self.work.map(f"bound {self.images.split}", key, items, compute, costs)
         if arrays is None:
             return []
         return [
@@ -260,9 +263,8 @@ class _Evaluation:
         first = self.positions[: timestep_sampling.PILOT_IMAGES]
         models = [self.model.under(PROTOCOLS["paper"])]
         times = timestep_sampling.pilot_times(self.schedule.timesteps)
-        items = [
-            first[start : start + PILOT_ITEM_IMAGES] for start in range(0, len(first), PILOT_ITEM_IMAGES)
-        ]
+        starts = range(0, len(first), PILOT_ITEM_IMAGES)
+        items = [first[start : start + PILOT_ITEM_IMAGES] for start in starts]
 
         def compute(item: Array) -> dict[str, Array]:
             terms, _ = self._pairs(models, _all_pairs(item, times))
