@@ -7,6 +7,8 @@ from itertools import groupby
 import click
 
 INTERRUPTED = 130
+TERMINATED = 143
+"""Exit codes by which shells know programs that were ended by SIGINT and SIGTERM."""
 COMMANDS = {
     "reproduce": ("The paper's experiments", "All experiments of two data sets, a preset or a RUN."),
     "ablation": ("The paper's experiments", "Table 2: six models of one preset."),
@@ -67,8 +69,18 @@ class Commands(click.Group):
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\nStopped. Finished work is kept: the same command continues where it was.", err=True)
+            say_stopped()
             ctx.exit(INTERRUPTED)
+        except SystemExit as ended:
+            if ended.code == TERMINATED:
+                say_stopped()
+            raise
+
+
+def say_stopped() -> None:
+    """Say what was kept, in the first of torchrun's processes only."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo("\nStopped. Finished work is kept: the same command continues where it was.", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

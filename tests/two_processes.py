@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,14 +51,33 @@ def side_by_side(use, both):
 
 def torchrun(*arguments):
     """Run the command line in two processes, and return what they print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as launcher:
+    with launched(*arguments) as launcher:
         try:
             output, errors = launcher.communicate(timeout=LONGEST_SECONDS)
         finally:
             launcher.terminate()  # which ends its processes, too, if they wait for ever
     assert launcher.returncode == 0, errors[-3000:]
     return output
+
+
+def signalled(number, file, *arguments):
+    """Run the command line in two processes, send a signal to torchrun once a file exists; return stderr."""
+    with launched(*arguments) as launcher:
+        try:
+            until = time.monotonic() + WAIT_SECONDS
+            while not file.exists() and launcher.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+            launcher.send_signal(number)
+            _, errors = launcher.communicate(timeout=WAIT_SECONDS)
+        finally:
+            launcher.terminate()
+    return errors
+
+
+def launched(*arguments):
+    """Start torchrun with two processes of the command line."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)

@@ -248,7 +248,8 @@ def test_the_command_stops_with_a_checkpoint(tmp_path, name, code):
         while process.poll() is None and not any(tmp_path.rglob(checkpoint.FILE_NAME)):
             time.sleep(0.1)
         process.send_signal(getattr(signal, name))
-        assert "Traceback" not in process.stderr.read()
+        errors = process.stderr.read()
+    assert "Traceback" not in errors and "Stopped. Finished work is kept" in errors
     assert process.returncode == code
     (path,) = tmp_path.rglob(checkpoint.FILE_NAME)
     metadata = checkpoint.load(path, prefixes=()).metadata
@@ -340,6 +341,23 @@ def test_divergence_is_recorded_with_its_update_and_not_retried(tmp_path, monkey
     assert again.reason == log.reason and again.diverged
     longer = run(tiny(train__checkpoint_steps=100, train__steps=50), tmp_path)
     assert longer.diverged
+
+
+def test_divergence_in_mixed_precision_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainers, "training_loss", breaking(1, "loss"))
+    here = dataclasses.replace(HERE, mixed_precision=True)
+    log = loop.train(TINY, digits(), here, tmp_path / checkpoint.FILE_NAME)
+    assert log.reason.endswith(
+        "at update 1 (seed 3; in bf16 autocast: --no-mixed-precision trains in float32)"
+    )
+
+
+def test_divergence_is_found_within_the_interval_of_checks(tmp_path, monkeypatch):
+    """The 50 updates of `CHECK_STEPS`, here five, whatever the intervals of checkpoints."""
+    monkeypatch.setattr(loop, "CHECK_STEPS", 5)
+    monkeypatch.setattr(trainers, "training_loss", breaking(6, "loss"))
+    log = run(tiny(train__steps=30, train__checkpoint_steps=100), tmp_path)
+    assert log.diverged and log.steps == 10 and "at update 6 (seed 3)" in log.reason
 
 
 def test_divergence_stops_at_the_next_check(tmp_path, monkeypatch):
