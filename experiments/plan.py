@@ -32,7 +32,9 @@ REPRODUCE = (
     *QUALITY_OVER_STEPS.values(),
     QUALITY_OF_OTHER_VARIANCE,
     "neighbours",
+    "shared-latents",
     "interpolate",
+    "interpolate-times",
 )
 """The stages of the paper's model; what comes after its quality deepens the report."""
 QUALITY = tuple(

@@ -19,7 +19,9 @@ from experiments.sections import (
     claims_table,
     every_quality,
     fig6_progressive,
+    fig7_shared_latents,
     fig8_interpolation,
+    fig9_interpolation_times,
     fig10_quality,
     fig15_neighbours,
     objectives,
@@ -39,10 +41,12 @@ OF_THE_MAIN_RUN = (
     protocol_comparison.section,
     shorter_chains.section,
     fig6_progressive.section,
+    fig7_shared_latents.section,
     fig10_quality.section,
     quality_by_steps.section,
     fig15_neighbours.section,
     fig8_interpolation.section,
+    fig9_interpolation_times.section,
 )
 """Sections that depend on the main run alone, or on the one of which likelihood is measured."""
 

@@ -16,6 +16,7 @@ from ddpm_eval.results.records import (
     ReferenceImages,
     Samples,
     ScheduleTables,
+    SharedLatents,
     SimpleCodes,
     TrainingLog,
     Trajectory,
@@ -84,6 +85,17 @@ def make_neighbours():
         mirrored=False,
         features="digits-classifier",
         weights_digest="",
+    )
+
+
+def make_interpolations(t, pairs):
+    """Mixtures of images of one level, from black to white ones."""
+    return Interpolations(
+        source=0 * images(pairs),
+        target=0 * images(pairs) + 255,
+        weight=np.array([0, 0.5, 1]),
+        images=images(3, pairs),
+        t=t,
     )
 
 
@@ -174,9 +186,9 @@ def main_results():
         QUALITY_OVER_STEPS["ancestral"]: make_curve("steps", [10, 20]),
         QUALITY_OVER_STEPS["ddim"]: make_curve("steps", [10], "ddim"),
         "neighbours": make_neighbours(),
-        "interpolation": Interpolations(
-            source=images(2), target=images(2), weight=np.array([0, 0.5, 1]), images=images(3, 2), t=5
-        ),
+        "shared-latents": SharedLatents(t=np.array([20, 10]), x_t=images(2, 3), images=images(2, 3, 2)),
+        "interpolation": make_interpolations(5, 2),
+        "interpolation-20": make_interpolations(20, 1),
         BOUND_HISTORY: make_history(),
     }
 

@@ -79,14 +79,16 @@ def plot_columns(images: Array, labels: Sequence[str], xlabel: str) -> Figure:
     return figure
 
 
-def plot_rows(rows: Mapping[str, Array], xlabel: str) -> Figure:
+def plot_rows(rows: Mapping[str, Array], xlabel: str, labels: Sequence[str] = ()) -> Figure:
     """Draw a row of images for each name, such as the samples of several models from the same noise.
 
     Args:
         rows: uint8 ``[image, channel, row, column]`` by name, equally many in each.
         xlabel: what the columns are.
+        labels: of the columns; by default they are numbered.
     """
     columns = len(next(iter(rows.values())))
+    below = list(labels) or [str(i) for i in range(columns)]
     with style():
         size = (WIDTH_INCHES + 1.2, WIDTH_INCHES * len(rows) / columns + 0.5)
         figure = Figure(figsize=size, layout="constrained")
@@ -94,39 +96,41 @@ def plot_rows(rows: Mapping[str, Array], xlabel: str) -> Figure:
         _show(ax, mosaic(np.concatenate(list(rows.values())), columns))
         height, width = (side + 1 for side in next(iter(rows.values())).shape[-2:])
         ax.set_yticks([height * (i + 0.5) for i in range(len(rows))], list(rows))
-        ax.set_xticks([width * (i + 0.5) for i in range(columns)], [str(i) for i in range(columns)])
+        ax.set_xticks([width * (i + 0.5) for i in range(columns)], below)
         ax.tick_params(length=0)
         ax.set_xlabel(xlabel)
     return figure
 
 
-def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array]) -> Figure:
-    """Draw groups of columns side by side, a row for each sample, each image above its number.
+def plot_groups(groups: Mapping[str, Array], notes: Mapping[str, Array] | None = None) -> Figure:
+    """Draw groups of columns side by side, a row for each sample, each image above its number if it has one.
 
     Args:
         groups: uint8 ``[sample, column, channel, row, column]`` by title.
         notes: numbers ``[sample, column]`` by title, for the groups that have any.
     """
+    notes = notes or {}
+    space = NOTE_SHARE if notes else 0.0
     columns = sum(images.shape[1] for images in groups.values())
     widths = [images.shape[1] * (images.shape[-1] + 1) - 1 for images in groups.values()]
     samples = len(next(iter(groups.values())))
     tile = WIDTH_INCHES / columns
     with style():
-        size = (WIDTH_INCHES + 0.4, samples * tile * (1 + NOTE_SHARE) + 0.4)
+        size = (WIDTH_INCHES + 0.4, samples * tile * (1 + space) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
         for ax, (title, images) in zip(axes, groups.items(), strict=True):
-            _show_with_notes(ax, images, notes.get(title))
+            _show_with_notes(ax, images, notes.get(title), space)
             ax.set_title(title)
             ax.set_anchor("N")
         figure.get_layout_engine().set(wspace=GROUP_SPACE)  # type: ignore[union-attr, call-arg]
     return figure
 
 
-def _show_with_notes(ax: Axes, images: Array, notes: Array | None) -> None:
-    """Show a grid with space below each image, for its number."""
+def _show_with_notes(ax: Axes, images: Array, notes: Array | None, share: float) -> None:
+    """Show a grid with space below each image, a share of its height, for its number."""
     columns, height, width = images.shape[1], *images.shape[-2:]
-    space = max(round(NOTE_SHARE * height), 1)
+    space = max(round(share * height), 1) if share else 0
     flat = images.reshape(-1, *images.shape[2:])
     padding = ((0, 0), (0, 0), (0, space), (0, 0))
     _show(ax, mosaic(np.pad(flat, padding, constant_values=255), columns))

@@ -94,8 +94,24 @@ class Trajectory(Record):
 
 
 @record
+class SharedLatents(Record):
+    """Samples that share x_t, the image of one chain at time t (Fig. 7).
+
+    The chains are those of the first samples; sample j of a chain has the same noise from whatever time on.
+    """
+
+    t: Array = array("position", "step of the chain", "times at which x_t is shared, decreasing")
+    x_t: Array = array(
+        "position chain channel row column", "8-bit level", "shared images, clipped to [-1, 1] and rounded"
+    )
+    images: Array = array(
+        "position chain sample channel row column", "8-bit level", "samples, rounded to 8 bits"
+    )
+
+
+@record
 class Interpolations(Record):
-    """Images between pairs of test images (Fig. 8): encoded with q to time ``t``, mixed, decoded with p."""
+    """Images between test images (Figs. 8 and 9): encoded with q to time ``t``, mixed, decoded with p."""
 
     source: Array = array("pair channel row column", "8-bit level", "images at weight 0")
     target: Array = array("pair channel row column", "8-bit level", "images at weight 1")

@@ -21,7 +21,8 @@ from ddpm_eval.stages.quality_stages import (
     QualityStage,
 )
 from ddpm_eval.stages.run import Run
-from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage
+from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage, other_times
+from ddpm_eval.stages.shared_latents_stage import SharedLatentsStage
 from ddpm_eval.stages.training_stage import TrainingStage
 
 NAMED = (PROTOCOLS["paper"], PROTOCOLS["exact"])
@@ -35,7 +36,8 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         inception_weights: file of Inception's weights; None measures quality with the data set's classifier.
     """
     source = FeatureSource(inception_weights)
-    lengths = [length for length in CHAINS if length < run.spec.diffusion.timesteps]
+    timesteps = run.spec.diffusion.timesteps
+    lengths = [length for length in CHAINS if length < timesteps]
     return {
         "train": (TrainingStage(),),
         "reference-images": (ReferenceImagesStage(),),
@@ -52,7 +54,9 @@ def stages(run: Run, inception_weights: Path | None = None) -> dict[str, tuple[S
         ),
         "sample": (SamplesStage(),),
         "progressive": (TrajectoryStage(),),
+        "shared-latents": (SharedLatentsStage(),),
         "interpolate": (InterpolationStage(),),
+        "interpolate-times": (InterpolationStage(other_times(timesteps), pairs=1),),
         "quality": (QualityStage(source),),
         "coverage": (CoverageStage(source),),
         QUALITY_OVER_TIME: (QualityOverTimeStage(source),),

@@ -33,6 +33,7 @@ OTHER_VARIANCE: dict[str, Literal["fixed-large", "fixed-small"]] = {
 OTHER_VARIANCE_SAMPLES = "samples-other-variance"
 TRAJECTORY_STEPS = 20
 PAIRING = "the first images, in pairs of different classes"
+EIGHTHS = 8
 INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
 
 
@@ -251,22 +252,31 @@ class TrajectoryStage(Stage):
 
 @dataclass(frozen=True)
 class InterpolationStage(Stage):
-    """Interpolations between test images in the latent space of time t (Fig. 8).
+    """Interpolations between test images in the latent spaces of one or several times (Figs. 8 and 9).
 
     Attributes:
-        t: time of the latent space; None takes T / 2, as in the paper.
+        times: times of the latent spaces, each of which has a result of its own; none takes T / 2, as in the
+            paper's Fig. 8.
         pairs: number of pairs of test images, of different classes where there are any.
     """
 
-    t: int | None = None
+    times: tuple[int, ...] = ()
     pairs: int = 4
     name = "interpolation"
     record = Interpolations
 
     def key(self, run: Run) -> str:
-        """Return the digest of everything that the images depend on."""
-        choices = (self.time(run), self.pairs, PAIRING, INTERPOLATION_WEIGHTS)
-        return result_key(run, *run.sampling_choices, run.test_images.digest, *choices)
+        """Return the key of the first time's result."""
+        return self.outputs(run)[0].key
+
+    def outputs(self, run: Run) -> tuple[Output, ...]:
+        """Return where the results are stored: ``interpolation``, at another time ``interpolation-750``."""
+        half = half_time(run.spec.diffusion.timesteps)
+        names = (self.name if t == half else f"{self.name}-{t}" for t in self.latent_times(run))
+        return tuple(
+            Output(run.results.qualified(name), self._key(run, t))
+            for name, t in zip(names, self.latent_times(run), strict=True)
+        )
 
     def applies(self, run: Run) -> bool:
         """Tell whether the test set has enough images for the pairs, and the network takes no classes."""
@@ -274,26 +284,19 @@ class InterpolationStage(Stage):
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of all mixtures."""
-        return self.pairs * self.time(run) * len(INTERPOLATION_WEIGHTS)
+        return self.pairs * sum(self.latent_times(run)) * len(INTERPOLATION_WEIGHTS)
 
     def compute(self, run: Run, work: Work) -> Record | None:
-        """Encode pairs of test images, mix and decode them, on the main process."""
-        self.check(run)
-        if not run.runtime.main:
-            return None
-        time = self.time(run)
-        ends = run.test_images.take(different_pairs(run.test_images, self.pairs).reshape(-1))
-        source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.device)).chunk(2)
-        sampler = AncestralSampler(run.process(), run.spec.seed)
-        with run.runtime.evaluation_precision():
-            mixed = samplers.interpolate(sampler, source, target, time, INTERPOLATION_WEIGHTS)
-        return Interpolations(
-            source=ends[: self.pairs],
-            target=ends[self.pairs :],
-            weight=np.array(INTERPOLATION_WEIGHTS),
-            images=to_pixels(mixed).cpu().numpy(),
-            t=time,
-        )
+        """Interpolate at the first time."""
+        return next(iter(self._interpolate(run)), None)
+
+    def compute_all(self, run: Run, work: Work) -> list[Result]:
+        """Interpolate at all times."""
+        outputs = self.outputs(run)
+        return [
+            Result(output.name, found, output.key)
+            for output, found in zip(outputs, self._interpolate(run), strict=False)
+        ]
 
     def check(self, run: Run) -> None:
         """Raise ValueError if the chain has no such time, or the test set too few images."""
@@ -302,16 +305,56 @@ class InterpolationStage(Stage):
                 "the network is class-conditional, and a mixture of two images has no class of its own"
             )
         timesteps = run.spec.diffusion.timesteps
-        if not 1 <= self.time(run) <= timesteps:
-            raise ValueError(f"t is {self.time(run)}, but this chain has times 1 to {timesteps}")
+        for t in self.latent_times(run):
+            if not 1 <= t <= timesteps:
+                raise ValueError(f"t is {t}, but this chain has times 1 to {timesteps}")
         if not 1 <= self.pairs <= len(run.test_images) // 2:
             raise ValueError(
                 f"{self.pairs} pairs asked for, but the test set has {len(run.test_images)} images"
             )
 
-    def time(self, run: Run) -> int:
-        """Return the time of the latent space."""
-        return max(1, run.spec.diffusion.timesteps // 2) if self.t is None else self.t
+    def latent_times(self, run: Run) -> tuple[int, ...]:
+        """Return the times of the latent spaces."""
+        return self.times or (half_time(run.spec.diffusion.timesteps),)
+
+    def _key(self, run: Run, t: int) -> str:
+        """Return the digest of everything that the images of a time depend on."""
+        choices = (t, self.pairs, PAIRING, INTERPOLATION_WEIGHTS)
+        return result_key(run, *run.sampling_choices, run.test_images.digest, *choices)
+
+    def _interpolate(self, run: Run) -> list[Interpolations]:
+        """Encode pairs of test images, mix and decode them, on the main process."""
+        self.check(run)
+        if not run.runtime.main:
+            return []
+        times = self.latent_times(run)
+        ends = run.test_images.take(different_pairs(run.test_images, self.pairs).reshape(-1))
+        source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.device)).chunk(2)
+        sampler = AncestralSampler(run.process(), run.spec.seed)
+        with run.runtime.evaluation_precision():
+            mixed = samplers.interpolate(
+                sampler, source, target, times, INTERPOLATION_WEIGHTS, run.batch_size
+            )
+        return [
+            Interpolations(
+                source=ends[: self.pairs],
+                target=ends[self.pairs :],
+                weight=np.array(INTERPOLATION_WEIGHTS),
+                images=to_pixels(mixed[t]).cpu().numpy(),
+                t=t,
+            )
+            for t in times
+        ]
+
+
+def half_time(timesteps: int) -> int:
+    """Return T / 2, the time of the paper's Fig. 8."""
+    return max(1, timesteps // 2)
+
+
+def other_times(timesteps: int) -> tuple[int, ...]:
+    """Return the times of Fig. 9, the eighths of T, without that of Fig. 8."""
+    return tuple(t for t in evenly_spaced(timesteps, min(EIGHTHS, timesteps)) if t != half_time(timesteps))
 
 
 def different_pairs(images: ImageSet, pairs: int) -> Array:

@@ -44,7 +44,8 @@ def command(parameters: InterpolateParameters) -> None:
         python cli.py interpolate runs/digits/eps-mse-fixed-large --t 500 --out between
     """
     run = open_run(parameters)
-    stage = InterpolationStage(parameters.time, parameters.pairs)
+    times = () if parameters.time is None else (parameters.time,)
+    stage = InterpolationStage(times, parameters.pairs)
     stage.check(run)
     with working_on(run):
         ensure(stage, run)

@@ -62,10 +62,12 @@ def test_every_part_of_the_report_is_there_in_the_papers_order(written):
         "One model under every protocol",
         "Bits/dim against the number of steps",
         "Progressive generation (Figs. 6 and 14)",
+        "Samples that share a latent (Fig. 7)",
         "Quality over the reverse process (Fig. 10)",
         "Quality against the number of sampling steps",
         "Nearest neighbours of the samples (Fig. 15)",
         "Interpolation (Fig. 8)",
+        "Interpolation at several times (Fig. 9)",
         "Sample quality of every run",
         "Sample quality and bits/dim beside the literature (Table 1)",
         "Training",
@@ -86,7 +88,7 @@ def test_files_have_the_names_that_scripts_rely_on(written):
     assert figures == {
         *("samples", "table2", "rate_distortion", "terms", "estimators", "chains", "progressive"),
         *("quality_time", "quality_steps", "neighbours", "interpolation", "bits", "objectives", "classes"),
-        "samples_same_noise",
+        *("samples_same_noise", "shared_latents", "interpolation_times"),
         *("training_mse", "training_vlb", "training_bound"),
     }
     for ending in ("pdf", "csv"):
@@ -114,7 +116,7 @@ def test_the_head_of_a_presets_report_says_what_was_chosen(tmp_path):
 def test_without_results_every_part_is_not_measured_yet(tmp_path):
     page = write_report(preset_study(tmp_path))
     parts = titles(page)
-    assert len(parts) == 15  # there is nothing that was made
+    assert len(parts) == 17  # there is nothing that was made
     assert page.with_name("report.md").read_text().count("Not measured yet") == len(parts)
 
 
@@ -211,6 +213,7 @@ def test_a_report_needs_no_torch(tmp_path):
     pages = [Path(line) for line in done.stdout.splitlines()]
     assert [page.parent.name for page in pages] == ["digits", "imported-model"]
     assert all("bits/dim" in page.read_text() for page in pages)
+
 
 def test_a_young_average_is_said_in_one_line_and_in_the_head(tmp_path):
     """After 30 updates 0.86 of the averages are those of the start: 0.995^30."""

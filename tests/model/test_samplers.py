@@ -21,6 +21,7 @@ from ddpm_eval.model.samplers import (
     draw,
     interpolate,
     make_sampler,
+    share_latent,
     trajectory,
 )
 from ddpm_eval.randomness import Stream, normal
@@ -275,7 +276,7 @@ def pair(n=3):
 def test_the_ends_of_an_interpolation_are_the_decoded_encodings(method, t):
     source, target = pair()
     sampler = make_sampler(process(), 4, method)
-    found = interpolate(sampler, source, target, t, [0.0, 0.3, 1.0])
+    found = interpolate(sampler, source, target, [t], [0.0, 0.3, 1.0], 3)[t]  # a mixture at a time
     ids, time = torch.arange(3), torch.tensor([t])
     noise = normal(4, Stream.INTERPOLATE, ids, time, SHAPE, torch.float64)
     encoded = [q_sample(schedule(), x, time, noise) for x in (source, target)]
@@ -289,7 +290,7 @@ def test_the_ends_of_an_interpolation_are_the_decoded_encodings(method, t):
 def test_decoding_starts_at_the_very_time_of_the_encoding(t):
     """The published code decodes one step late, first at the 0-based time t - 2 instead of t - 1."""
     network = Recorder(elementwise)
-    interpolate(AncestralSampler(process(network=network), 4), *pair(), t, [0.5])
+    interpolate(AncestralSampler(process(network=network), 4), *pair(), [t], [0.5], 3)
     assert network.times == list(range(t - 1, -1, -1))
 
 
@@ -301,7 +302,7 @@ def test_reconstructions_have_the_law_of_the_chain_and_one_step_late_would_not()
     data, t = gaussian(), 4
     sampler = AncestralSampler(process(variance="fixed-small"), 9)
     x_0 = data.draw(3, torch.arange(N))
-    decoded = interpolate(sampler, x_0, x_0, t, [0.0])[0]
+    decoded = interpolate(sampler, x_0, x_0, [t], [0.0], N)[t][0]
     assert p_value(decoded, chain_law(data, t, t)) > 0.001
     noise = normal(9, Stream.INTERPOLATE, torch.arange(N), torch.tensor([t]), SHAPE, torch.float64)
     late = sampler.run(q_sample(schedule(), x_0, torch.tensor([t]), noise), torch.arange(N), first=t - 1)
@@ -329,6 +330,43 @@ def chain_law(data, encoded, first):
 def test_all_mixtures_of_a_pair_are_decoded_with_the_same_noise():
     source, _ = pair()
     sampler = AncestralSampler(process(network=elementwise), 4)
-    found = interpolate(sampler, source, source, 9, [0.0, 0.4, 1.0])
+    found = interpolate(sampler, source, source, [9], [0.0, 0.4, 1.0], 9)[9]
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_several_times_at_once_are_what_each_is_alone(batch_size):
+    sampler = AncestralSampler(process(), 4)
+    weights = [0.0, 0.3, 1.0]
+    found = interpolate(sampler, *pair(), [3, 12, 7], weights, batch_size)
+    assert set(found) == {3, 7, 12}
+    for t, mixed in found.items():
+        alone = interpolate(sampler, *pair(), [t], weights, 9)[t]
+        torch.testing.assert_close(mixed, alone, rtol=1e-12, atol=1e-12)
+
+
+# Shared latents
+
+
+def test_samples_that_share_x_t_part_from_the_chain_at_t():
+    """x_t is that of the sample's own chain, and sample j has the same noise at all times."""
+    sampler, ids, times = AncestralSampler(process(), 2), torch.arange(2), [12, 7, 3]
+    latents, drawn = share_latent(sampler, ids, SHAPE, times, 3, batch_size=100)
+    assert list(latents) == times and set(drawn) == set(times)
+    assert torch.equal(latents[12], sampler.start(ids, SHAPE))
+    torch.testing.assert_close(sampler.run(latents[3], ids, first=3), draw(sampler, ids, SHAPE))
+    others = torch.arange(2, 8).reshape(2, 3)
+    for t in times:
+        assert drawn[t].shape == (2, 3, *SHAPE)
+        for chain, sample in [(0, 0), (0, 2), (1, 1)]:
+            x = sampler.run(latents[t][chain : chain + 1], others[chain, sample : sample + 1], first=t)
+            torch.testing.assert_close(drawn[t][chain, sample], x[0])
+
+
+def test_samples_of_one_x_t_are_the_closer_the_later_they_part():
+    """The spread of x_0 given x_t grows with t."""
+    sampler = AncestralSampler(process(), 2)
+    _, drawn = share_latent(sampler, torch.arange(20), SHAPE, [12, 7, 3], 4, batch_size=1000)
+    spread = [drawn[t].std(dim=1).mean() for t in (3, 7, 12)]
+    assert spread[0] < 0.8 * spread[1] < 0.8 * spread[2]

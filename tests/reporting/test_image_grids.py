@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddpm_eval.reporting.image_grids import pixel_table, plot_columns, plot_rows, plot_samples
+from ddpm_eval.reporting.image_grids import pixel_table, plot_columns, plot_groups, plot_rows, plot_samples
 
 
 def test_images_are_shown_unaltered_in_reading_order():
@@ -46,3 +46,14 @@ def test_rows_have_a_name_each_and_columns_a_number():
     np.testing.assert_array_equal(ax.images[0].get_array()[::2, ::2, 0], [[0, 1, 2], [10, 11, 12]])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2"]
+    ax = plot_rows({"a": images}, "weight", ["source", "0.5", "target"]).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["source", "0.5", "target"]
+
+
+def test_groups_leave_space_below_images_only_for_numbers():
+    images = np.arange(4, dtype=np.uint8).reshape(2, 2, 1, 1, 1) + np.zeros((1, 1, 1, 4, 4), np.uint8)
+    bare = plot_groups({"a": images, "b": images}).axes[1].images[0].get_array()
+    np.testing.assert_array_equal(bare[::5, ::5, 0], [[0, 1], [2, 3]])
+    assert bare.shape == (9, 9, 3)
+    noted = plot_groups({"a": images}, {"a": np.ones((2, 2))}).axes[0].images[0].get_array()
+    assert noted.shape == (11, 9, 3)

@@ -130,7 +130,7 @@ def keys(run, protocol=PAPER, steps=None, method="ancestral"):
         "stratified bound": BoundStage("test", (protocol,), "stratified"),
         "samples": SamplesStage(num_steps=steps, method=method),
         "progressive": TrajectoryStage(),
-        "interpolation": InterpolationStage(3, 2),
+        "interpolation": InterpolationStage((3,), 2),
         "reference images": ReferenceImagesStage(),
     }
     return {name: stage.key(run) for name, stage in stages.items()}

@@ -18,6 +18,7 @@ from ddpm_eval.stages.named_run import FILE_NAME, NamedRun, named_spec, save_nam
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.run_folders import open_run
 from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage
+from ddpm_eval.stages.shared_latents_stage import SharedLatentsStage
 from ddpm_eval.stages.training_stage import TrainingStage, record_training, stored_log
 
 SOURCE = """
@@ -153,7 +154,7 @@ def test_classes_come_from_the_images_labels(named, spec, tmp_path):
     key = SamplesStage().key(run)
     with pytest.raises(ValueError, match=r"a mixture of two images has no class of its own"):
         InterpolationStage().check(run)
-    assert not InterpolationStage().applies(run)
+    assert not InterpolationStage().applies(run) and not SharedLatentsStage().applies(run)
     np.savez(tmp_path / "bare.npz", x_train=run.train_images.array, x_test=run.test_images.array)
     bare = named("classes", data=spec.data.model_copy(update={"name": f"npz:{tmp_path / 'bare.npz'}"}))
     assert SamplesStage().key(bare) != key

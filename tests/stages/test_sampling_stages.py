@@ -18,6 +18,7 @@ from ddpm_eval.stages.sampling_stages import (
     SamplesStage,
     TrajectoryStage,
     different_pairs,
+    other_times,
 )
 from ddpm_eval.stages.training_stage import TrainingStage, stored_log
 
@@ -257,6 +258,41 @@ def test_interpolations_are_between_test_images(run):
     assert run.evaluations == InterpolationStage(pairs=2).network_evaluations(run) == 11 * 2 * (T // 2)
 
 
+def test_each_time_has_a_result_of_its_own(run):
+    """T / 2 keeps the name of all results from before there was a choice."""
+    bring_about(run, InterpolationStage(pairs=2))
+    several = InterpolationStage((T, T // 2, 5), pairs=1)
+    assert [output.name for output in several.outputs(run)] == [
+        *("interpolation-20", "interpolation", "interpolation-5"),
+    ]
+    bring_about(run, InterpolationStage((T, 5), pairs=1))
+    assert {name for name in names(run) if name.startswith("interpolation")} == {
+        *("interpolation-20", "interpolation", "interpolation-5"),
+    }
+    for t, name in ((T, "interpolation-20"), (T // 2, "interpolation"), (5, "interpolation-5")):
+        assert run.results.get(name, Interpolations).t == t
+    counted = again(run)
+    bring_about(counted, InterpolationStage((5, T), pairs=1))
+    assert counted.evaluations == 0
+
+
+def test_the_times_of_fig_9_are_the_eighths_but_the_half():
+    assert other_times(1000) == (125, 250, 375, 625, 750, 875, 1000)
+    assert other_times(2) == (2,)
+
+
+def test_several_times_at_once_cost_what_each_does_alone(run):
+    stage = bring_about(run, InterpolationStage(other_times(T), pairs=1))
+    assert run.evaluations == stage.network_evaluations(run) == 11 * sum(other_times(T))
+    found = run.results.get("interpolation-5", Interpolations)
+    alone = again(run)
+    delete_results(run)
+    bring_about(alone, InterpolationStage((5,), pairs=1))
+    np.testing.assert_allclose(
+        alone.results.get("interpolation-5", Interpolations).images.astype(int), found.images, atol=1
+    )
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
@@ -273,11 +309,11 @@ def test_pairs_are_of_different_classes_as_long_as_there_are_any(labels, expecte
     assert first_pair.shape == (2, 1)
 
 
-@pytest.mark.parametrize(("t", "pairs"), [(T + 1, 2), (0, 2), (None, 0), (None, 11)])
+@pytest.mark.parametrize(("t", "pairs"), [(T + 1, 2), (0, 2), (T // 2, 0), (T // 2, 11)])
 def test_interpolations_that_cannot_be_are_refused(run, t, pairs):
     message = r"t is \d+, but this chain has times 1 to 20|pairs asked for, but the test set has 20 images"
     with pytest.raises(ValueError, match=message):
-        ensure(InterpolationStage(t, pairs), run)
+        ensure(InterpolationStage((5, t), pairs), run)
     assert "interpolation" not in names(run)
 
 
@@ -293,7 +329,7 @@ def test_only_the_main_process_interpolates(run):
 
 
 def test_the_shortest_chain_has_a_time_to_interpolate_at(run):
-    assert InterpolationStage().time(again(run, diffusion__timesteps=3)) == 1
+    assert InterpolationStage().latent_times(again(run, diffusion__timesteps=3)) == (1,)
 
 
 # What they cost

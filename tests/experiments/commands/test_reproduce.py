@@ -44,6 +44,7 @@ def test_figures_come_as_png_and_pdf_with_their_numbers(reproduced):
     folder = next((reproduced[0] / "reports").iterdir()) / "figures"
     names = {path.stem for path in folder.glob("*.png")}
     expected = {"samples", "rate_distortion", "progressive", "table2", "terms", "interpolation", "estimators"}
+    expected |= {"shared_latents", "interpolation_times"}
     assert expected <= names
     assert names == {path.stem for path in folder.glob("*.pdf")}
     assert names == {path.stem for path in folder.glob("*.csv")}

@@ -16,7 +16,7 @@ MODULES = [pkgutil.resolve_name(f"experiments.sections.{name}") for name in NAME
 
 
 def test_there_are_sections():
-    assert len(NAMES) == 15
+    assert len(NAMES) == 17
 
 
 @pytest.mark.parametrize("module", MODULES, ids=NAMES)
