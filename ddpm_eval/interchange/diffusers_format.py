@@ -113,15 +113,12 @@ def read_diffusers(folder: Path) -> tuple[dict[str, Tensor], ModelDescription]:
     Raises:
         ValueError: if a file is missing or damaged, or a field says that the model is not one of ours.
     """
-    inner = folder / "unet" if (folder / "unet").is_dir() else folder
-    files = [inner / name for name in WEIGHTS_NAMES if (inner / name).exists()]
-    if not files:
-        raise ValueError(f"{inner} holds neither {' nor '.join(WEIGHTS_NAMES)}: it is no diffusers model")
+    weights = weights_of(folder)
     schedulers = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
     scheduler = next((path for path in schedulers if path.exists()), None)
     if scheduler is None:
         raise ValueError(f"{folder} holds no scheduler_config.json, which says the noise schedule")
-    network_path = inner / "config.json"
+    network_path = weights.parent / "config.json"
     network = _read_network_config(network_path)
     description = ModelDescription(
         channels=network.in_channels,
@@ -129,7 +126,20 @@ def read_diffusers(folder: Path) -> tuple[dict[str, Tensor], ModelDescription]:
         network=_network_fields(network, network_path),
         diffusion=_diffusion_fields(scheduler) | _training_fields(folder / TRAINING_NAME),
     )
-    return read_tensors(files[0]), description
+    return read_tensors(weights), description
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the path of the weights in a pipeline's folder.
+
+    Raises:
+        ValueError: if it holds none.
+    """
+    inner = folder / "unet" if (folder / "unet").is_dir() else folder
+    files = [inner / name for name in WEIGHTS_NAMES if (inner / name).exists()]
+    if not files:
+        raise ValueError(f"{inner} holds neither {' nor '.join(WEIGHTS_NAMES)}: it is no diffusers model")
+    return files[0]
 
 
 def pipeline_config() -> Document:

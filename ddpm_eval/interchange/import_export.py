@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm_eval.data.datasets import NATIVE
-from ddpm_eval.files import new_folder, write_text
+from ddpm_eval.files import file_digest, new_folder, write_text
 from ddpm_eval.interchange.bare_weights import describe_bare_weights
 from ddpm_eval.interchange.diffusers_format import (
     TRAINING_NAME,
@@ -25,6 +25,7 @@ from ddpm_eval.interchange.diffusers_format import (
     training_config,
     weights_for_diffusers,
     weights_from_diffusers,
+    weights_of,
 )
 from ddpm_eval.interchange.weight_files import SAFETENSORS_NAME, local_path, read_tensors
 from ddpm_eval.spec import RunSpec
@@ -53,7 +54,7 @@ def import_checkpoint(
     Returns:
         The specification of the run; its weights are both ``model/`` and ``ema/``. Of its ``train`` part
         nothing is known: the checkpoint has the status ``imported``, no updates and no optimiser state, and
-        is never trained further.
+        is never trained further. It names the source with the first digits of the SHA-256 of its weights.
 
     Raises:
         ValueError: if the source cannot be reached or read, its network or schedule is not one of ours (the
@@ -63,8 +64,10 @@ def import_checkpoint(
     for path in (out / FILE_NAME, out / RESULTS_NAME):
         if path.exists():
             raise ValueError(f"{path} exists already (name another folder with --out, or delete it)")
-    spec, weights = _read(local_path(source), data, settings or {})
-    save(out / FILE_NAME, _checkpoint(spec, weights, source))
+    path = local_path(source)
+    spec, weights = _read(path, data, settings or {})
+    file = weights_of(path) if path.is_dir() else path
+    save(out / FILE_NAME, _checkpoint(spec, weights, f"{source} (SHA-256 {file_digest(file)})"))
     return spec
 
 
@@ -123,7 +126,7 @@ def _check_data(data: str, spec: RunSpec, source: Path) -> None:
         )
 
 
-def _checkpoint(spec: RunSpec, weights: Mapping[str, Tensor], source: str | Path) -> Checkpoint:
+def _checkpoint(spec: RunSpec, weights: Mapping[str, Tensor], source: str) -> Checkpoint:
     """Return a checkpoint of a model of whose training nothing is known."""
     tensors = {
         f"{part}/{name}": value.float() for part in ("model", "ema") for name, value in weights.items()

@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ddpm_eval.training.foreign_files import check_own_digests, check_weights_file
+
 SAFETENSORS_NAME = "diffusion_pytorch_model.safetensors"
 PICKLE_NAME = "diffusion_pytorch_model.bin"
 WEIGHTS_NAMES = (SAFETENSORS_NAME, PICKLE_NAME)
@@ -42,8 +44,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: if the file is damaged, or holds other things than tensors.
     """
+    check_weights_file(path)
+    header: dict[str, str] = {}
+    weights: object
     try:
-        weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        if path.suffix == ".safetensors":
+            header, weights = _read_safetensors(path)
+        else:
+            weights = _read_pickle(path)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds other things than tensors (Python objects are never executed), or is damaged"
@@ -56,6 +64,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds a {type(weights).__name__} of other things than tensors by name, not a state dict"
         )
+    check_own_digests(path, header, weights)
     return weights
 
 
@@ -79,9 +88,10 @@ def _fetched(name: str) -> Path:
     return folder
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+        header = file.metadata() or {}
+        return header, {name: file.get_tensor(name) for name in file.keys()}
 
 
 def _read_pickle(path: Path) -> object:

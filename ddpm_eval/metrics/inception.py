@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddpm_eval.metrics.features import INCEPTION, Extractor, parameter_digest
 from ddpm_eval.metrics.fidelity import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from ddpm_eval.runtime import ALONE, Runtime, global_seed
+from ddpm_eval.training.foreign_files import check_name, check_weights_file
 
 FEATURE_LAYER = "2048"
 FEATURE_WIDTH = 2048
@@ -37,6 +38,8 @@ def load_inception(
         ValueError: if the file is missing, cannot be downloaded, or holds another network.
     """
     path = download_inception() if weights is None else weights
+    if path.is_file() and path.name == _file_name():
+        check_name(path)
     network = _build(read_weights(path), path, logits_layer).to(runtime.device)
     return Extractor(
         name=INCEPTION,
@@ -61,7 +64,7 @@ def download_inception() -> Path:
     Raises:
         ValueError: if it cannot be downloaded, or its checksum is wrong.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / _file_name()
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +80,18 @@ def download_inception() -> Path:
     return path
 
 
+def _file_name() -> str:
+    """Return the name of torch-fidelity's file, which holds its checksum."""
+    return URL_INCEPTION_V3.rsplit("/", 1)[1]
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read named tensors from a .pth or .safetensors file without executing pickled code.
 
     Raises:
         ValueError: if there is no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no weights file {path}")
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)

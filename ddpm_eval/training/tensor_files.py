@@ -98,9 +98,40 @@ def read_tensors(path: Path, kind: FileKind, prefixes: tuple[str, ...] | None = 
         raise ValueError(
             f"{path} is not a readable {kind.name} (truncated, or another kind of file? {REMEDY}): {error}"
         ) from None
-    if header.keys() & {DIGEST, DIGESTS}:
-        _check_digests(path, header, names, tensors)
+    check_digests(path, header, names, tensors)
     return TensorFile(header, tensors)
+
+
+def check_digests(
+    path: Path,
+    header: Mapping[str, str],
+    names: Iterable[str],
+    tensors: Mapping[str, Tensor],
+    remedy: str = REMEDY,
+) -> None:
+    """Check what was read of a file against the digests in its header, if it has some.
+
+    Args:
+        path: the path of the file.
+        header: its fields.
+        names: those of all its tensors.
+        tensors: by name, those that were read.
+        remedy: what to do with a damaged file.
+
+    Raises:
+        ValueError: if a digest differs.
+    """
+    if not header.keys() & {DIGEST, DIGESTS}:
+        return
+    fields = {name: value for name, value in header.items() if name != DIGEST}
+    if header.get(DIGEST) != _fields_digest(fields):
+        raise damaged(path, "its header does not match its digest", remedy)
+    digests = _read_digests(header.get(DIGESTS, ""))
+    if digests.keys() != set(names):
+        raise damaged(path, "its tensors are not those that its header lists", remedy)
+    for name, value in tensors.items():
+        if digests[name] != tensor_digest(value):
+            raise damaged(path, f"tensor {name} does not match its digest", remedy)
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -110,9 +141,9 @@ def tensor_digest(tensor: Tensor) -> str:
     return content.hexdigest()
 
 
-def damaged(path: object, what: str) -> ValueError:
+def damaged(path: object, what: str, remedy: str = REMEDY) -> ValueError:
     """Return the error that says how a file is damaged, and what to do."""
-    return ValueError(f"{path} is damaged: {what} ({REMEDY})")
+    return ValueError(f"{path} is damaged: {what} ({remedy})")
 
 
 def _check_kind(path: Path, kind: FileKind, header: Mapping[str, str]) -> None:
@@ -123,20 +154,6 @@ def _check_kind(path: Path, kind: FileKind, header: Mapping[str, str]) -> None:
         raise damaged(path, f"its header lacks {', '.join(sorted(lacking))}")
     if unknown := header.keys() - fields - {DIGEST, DIGESTS}:
         raise damaged(path, f"its header has the unknown fields {', '.join(map(repr, sorted(unknown)))}")
-
-
-def _check_digests(
-    path: Path, header: Mapping[str, str], names: Iterable[str], tensors: Mapping[str, Tensor]
-) -> None:
-    fields = {name: value for name, value in header.items() if name != DIGEST}
-    if header.get(DIGEST) != _fields_digest(fields):
-        raise damaged(path, "its header does not match its digest")
-    digests = _read_digests(header.get(DIGESTS, ""))
-    if digests.keys() != set(names):
-        raise damaged(path, "its tensors are not those that its header lists")
-    for name, value in tensors.items():
-        if digests[name] != tensor_digest(value):
-            raise damaged(path, f"tensor {name} does not match its digest")
 
 
 def _read_digests(text: str) -> dict[str, object]:

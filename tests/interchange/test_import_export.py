@@ -79,11 +79,14 @@ def test_export_and_import_give_back_the_run(choice: str, tmp_path: Path) -> Non
 
 
 def test_an_imported_run_counts_as_trained_but_not_by_us(tmp_path: Path) -> None:
-    import_checkpoint(saved_pipeline(tmp_path / "theirs"), tmp_path / "run", data="cifar10")
+    theirs = saved_pipeline(tmp_path / "theirs")
+    import_checkpoint(theirs, tmp_path / "run", data="cifar10")
     found = load(tmp_path / "run")
     log = training_log(found)
     assert (log.status, log.steps, log.images, len(log.loss)) == ("imported", 0, 0, 0)
-    assert log.over and log.imported and not log.diverged and "imported from" in log.reason
+    assert log.over and log.imported and not log.diverged
+    digest = file_digest(theirs / "unet" / "diffusion_pytorch_model.safetensors")
+    assert log.reason == f"imported from {theirs} (SHA-256 {digest})"
     assert found.part("model/").keys() == found.part("ema/").keys()
     assert all(
         torch.equal(value, found.tensors[f"model/{name}"]) for name, value in found.part("ema/").items()

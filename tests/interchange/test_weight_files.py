@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from damage import CASES, outcomes
 from other_projects import old_layout, run_spec
 
 from ddpm_eval.interchange.import_export import import_checkpoint
-from ddpm_eval.interchange.weight_files import WEIGHTS_NAMES
+from ddpm_eval.interchange.weight_files import WEIGHTS_NAMES, read_tensors
+from ddpm_eval.training.tensor_files import write_tensors
 
 
 class Bomb:
@@ -83,4 +85,35 @@ def test_a_source_that_is_nothing_is_said(tmp_path: Path) -> None:
 def test_other_files_of_weights_are_refused(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
+        import_checkpoint(tmp_path / "model.pt", tmp_path / "run", data="cifar10")
+
+
+def weights_of(layers: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(layers)
+    return {f"layer{k}.weight": torch.randn(16, 9, generator=generator) for k in range(layers)}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_damaged_file_of_weights_is_refused_or_equal(suffix: str, tmp_path: Path) -> None:
+    """An export of this project has digests, and what ``torch.save`` writes has the archive's checksums."""
+    paths = [tmp_path / f"{name}.{suffix}" for name in ("model", "other")]
+    for path, layers in zip(paths, (4, 5), strict=True):
+        if suffix == "pth":
+            torch.save(weights_of(layers), path)
+        else:
+            write_tensors(path, weights_of(layers), {"format": "pt"})
+
+    def use(path: Path) -> None:
+        found = read_tensors(path)
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(value, whole[key]) for key, value in found.items())
+
+    whole = weights_of(4)
+    counts = outcomes(paths[0], *(path.read_bytes() for path in paths), use)
+    assert counts.total() == CASES and counts["refused"] > CASES / 2
+
+
+def test_a_pipe_in_place_of_weights_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt is no regular file"):
         import_checkpoint(tmp_path / "model.pt", tmp_path / "run", data="cifar10")

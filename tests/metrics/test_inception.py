@@ -1,6 +1,7 @@
 """The Inception network: the layouts of its file, files that are refused, the download."""
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -73,3 +74,22 @@ def test_download_verifies_the_checksum_and_says_how_to_do_without(tmp_path, mon
             ):
                 download_inception()
     assert [path.name for path in (tmp_path / "home").rglob("*.pth")] == [f"weights-{digest}.pth"]
+
+
+def test_the_published_file_is_checked_whenever_it_is_read(tmp_path, monkeypatch):
+    """Its name holds its checksum: a flipped bit is found before a number is made of it."""
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "file.pth")
+    digest = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()[:8]
+    path = (tmp_path / "file.pth").rename(tmp_path / f"weights-{digest}.pth")
+    monkeypatch.setattr(inception, "URL_INCEPTION_V3", path.as_uri())
+    with pytest.raises(ValueError, match="holds weights of another network"):  # it is what its name says
+        load_inception(path)
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(ValueError, match=rf"weights-{digest}.pth is damaged: its SHA-256 begins with"):
+        load_inception(path)
+
+
+def test_a_pipe_in_place_of_the_weights_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "inception.pth")
+    with pytest.raises(ValueError, match=r"inception\.pth is no regular file"):
+        load_inception(tmp_path / "inception.pth")
