@@ -51,7 +51,7 @@ def _split(split: pd.DataFrame, updates: int) -> list[str]:
     return [
         f"**Photographs** (8x8 patches, {updates:,} updates, {n} test patches, protocol `paper`, "
         "95% intervals over images):",
-        _table(("bits/dim", "measured", "paper"), rows),
+        markdown_table(("bits/dim", "measured", "paper"), rows),
     ]
 
 
@@ -78,7 +78,7 @@ def _ablation(table: pd.DataFrame, updates: int) -> list[str]:
         *("prediction", "objective", "variance", "bits/dim", "Frechet distance (digits classifier)", "score"),
         *("paper: IS", "paper: FID"),
     )
-    return [f"**Digits** (Table 2, {updates:,} updates; {how}):", _table(header, rows)]
+    return [f"**Digits** (Table 2, {updates:,} updates; {how}):", markdown_table(header, rows)]
 
 
 def _claims(claims: pd.DataFrame) -> list[str]:
@@ -91,7 +91,7 @@ def _claims(claims: pd.DataFrame) -> list[str]:
         f"**The paper's sentences**, checked by intervals: of {len(claims)}, {counts['holds']} hold here, "
         f"{counts['does not hold']} do not hold, and {counts['undecided']} are undecided; "
         f"[the table]({LINK}) says how each was measured.",
-        _table(("claim", "verdict", "measured", "paper (CIFAR-10)"), rows),
+        markdown_table(("claim", "verdict", "measured", "paper (CIFAR-10)"), rows),
     ]
 
 
@@ -104,7 +104,8 @@ def _plain(value: float) -> str:
     return "--" if pd.isna(value) else f"{value:g}"
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
     lines = [header, ("---",) * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
 

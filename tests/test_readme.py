@@ -1,4 +1,4 @@
-"""The numbers in README.md are those of the committed report."""
+"""The numbers in README.md and docs/reproduction.md are those of the committed reports."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import readme_tables  # noqa: E402
+import reproduction_tables  # noqa: E402
 
 
 def test_the_results_are_those_of_the_committed_report():
@@ -17,6 +18,18 @@ def test_the_results_are_those_of_the_committed_report():
     assert readme_tables.results(readme_tables.TABLES) in text, (
         "README.md and reports/default differ: run python benchmarks/readme_tables.py"
     )
+
+
+def test_the_papers_numbers_stand_beside_those_of_the_committed_reports():
+    text = reproduction_tables.tables(reproduction_tables.REPORTS)
+    assert text in reproduction_tables.PAGE.read_text(), (
+        "docs/reproduction.md and the reports differ: run python benchmarks/reproduction_tables.py"
+    )
+    split = pd.read_csv(readme_tables.TABLES / "split.csv").set_index("quantity").loc["rate"]
+    off = split["bits_per_dim"] - 1.78
+    row = next(line for line in text.splitlines() if line.startswith("| rate, bits/dim | 1.78 | "))
+    assert f" | {off:+.3g} ({off / 1.78:+.1%}) | {split['n_images']} | `split.csv` |" in row
+    assert text.count("| Table 4, ") == 20 * text.count("| rate, bits/dim | ")
 
 
 def test_every_claim_and_every_cell_has_its_row():
