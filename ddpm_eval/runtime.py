@@ -25,6 +25,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**29
 LARGEST_KEPT_BLOCK_BYTES = 2**25  # glibc's own upper limit
 
+WITHOUT_FLOAT64 = ("mps",)
+"""The types of devices that have no float64."""
+
 CHANNELS_LAST_WIDTH = 64
 """The number of base channels from which channels_last convolutions are faster on CPUs (measured)."""
 
@@ -81,8 +84,15 @@ class Runtime:
         """Whether this process writes the results."""
         return self.rank == 0
 
+    @property
+    def arithmetic_device(self) -> torch.device:
+        """The device of tables, images and noise; see the function `arithmetic_device`."""
+        return arithmetic_device(self.device)
+
     def describe(self) -> str:
         """Return the device's name as it stands in reports."""
+        if self.device.type == "mps":
+            return "Apple GPU (mps)"
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
             return f"{self.world_size} x {name}" if self.world_size > 1 else name
@@ -144,13 +154,18 @@ class Runtime:
     def place(self, network: N, width: int) -> N:
         """Move a network to the device, in the memory layout that is fastest there, and return it.
 
+        It takes and returns tensors of the arithmetic's device.
+
         Args:
             network: any network of two-dimensional convolutions.
             width: its number of base channels.
         """
         channels_last = self.device.type == "cuda" or width >= CHANNELS_LAST_WIDTH
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        placed = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        if self.arithmetic_device != self.device:
+            _exchange_tensors(placed, self.device, self.arithmetic_device)
+        return placed
 
     def compile(self, function: nn.Module) -> nn.Module:
         """Return the module compiled where that is asked for; without a working compiler it runs as it is."""
@@ -170,6 +185,24 @@ class Runtime:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
+def arithmetic_device(device: torch.device) -> torch.device:
+    """Return the device of the arithmetic around a network: its own, or the CPU if that has no float64."""
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
+def _exchange_tensors(network: nn.Module, inside: torch.device, outside: torch.device) -> None:
+    """Let a network on the device ``inside`` take and return tensors of the device ``outside``."""
+
+    def bring(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(inside) for tensor in inputs)
+
+    def take_back(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.to(outside)
+
+    network.register_forward_pre_hook(bring)
+    network.register_forward_hook(take_back)
+
+
 ALONE = Runtime(torch.device("cpu"))
 """The runtime of a single process on the CPU."""
 
@@ -183,13 +216,13 @@ def start(
     """Set up this process, which joins the process group if torchrun started it.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         threads: the number of CPU threads within an operation; None leaves torch's choice.
         precision: the precision of sampling and the bound, see `Runtime`.
         mixed_precision: whether training runs in bf16 autocast; None means on GPUs alone.
 
     Raises:
-        ValueError: if this machine has no such device.
+        ValueError: if this machine has no such device, or several processes are to share it.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -244,6 +277,8 @@ def _device(name: str, local_rank: int) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     available = torch.cuda.is_available()
+    if name == "mps":
+        return _mps_device()
     if name == "auto":
         return _cuda_device("cuda", local_rank) if available else torch.device("cpu")
     if name != "cuda" and not name.startswith("cuda:"):
@@ -254,6 +289,16 @@ def _device(name: str, local_rank: int) -> torch.device:
             "(use --device cpu)"
         )
     return _cuda_device(name, local_rank)
+
+
+def _mps_device() -> torch.device:
+    if not torch.backends.mps.is_available():
+        raise ValueError(
+            f"device 'mps' asked for, but torch {torch.__version__} finds no Apple GPU (use --device cpu)"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("device 'mps' is of one process, but torchrun started several (use --device cpu)")
+    return torch.device("mps")
 
 
 def _cuda_device(name: str, local_rank: int) -> torch.device:
@@ -267,4 +312,4 @@ def _cuda_device(name: str, local_rank: int) -> torch.device:
 
 
 def _unknown_device(name: str) -> str:
-    return f"device {name!r} is unknown (auto, cpu, cuda, cuda:N)"
+    return f"device {name!r} is unknown (auto, cpu, cuda, cuda:N, mps)"

@@ -86,5 +86,5 @@ def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None
 
 def workers(device: str) -> int:
     """Return how many jobs may run side by side: one on a GPU, else one for each core."""
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    on_gpu = device.startswith(("cuda", "mps")) or (device == "auto" and torch.cuda.is_available())
     return 1 if on_gpu else os.cpu_count() or 1

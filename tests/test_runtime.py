@@ -6,13 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny import HERE, TINY
+from simulated_mps import SimulatedMPS
+from tiny import HERE, TINY, digits
 
 from ddpm_eval import runtime
+from ddpm_eval.metrics.bound import evaluate_bound
 from ddpm_eval.model.unet import UNet
 from ddpm_eval.runtime import Runtime, global_seed
+from ddpm_eval.stages.base import ensure
+from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.sampling_stages import SamplesStage
+from ddpm_eval.stages.training_stage import TrainingStage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,10 +55,10 @@ def test_a_gpu_that_is_not_there_is_a_sentence(monkeypatch, name):
         runtime.start(name)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:0", "mps", "", "Cuda"])
+@pytest.mark.parametrize("name", ["gpu", "cpu:0", "mps:0", "", "Cuda"])
 def test_an_unknown_device_is_a_sentence(monkeypatch, name):
     with_cuda(monkeypatch)
-    with pytest.raises(ValueError, match=rf"device '{name}' is unknown \(auto, cpu, cuda, cuda:N\)"):
+    with pytest.raises(ValueError, match=rf"device '{name}' is unknown \(auto, cpu, cuda, cuda:N, mps\)"):
         runtime.start(name)
 
 
@@ -69,6 +76,42 @@ def test_gpus_are_chosen_by_name_or_by_local_rank(monkeypatch):
         runtime._device("cuda:x", local_rank=0)
     with pytest.raises(ValueError, match="device 'cuda' asked for, but there are 2 CUDA devices"):
         runtime._device("auto", local_rank=2)  # more processes than GPUs
+
+
+def test_a_gpu_of_apples_is_taken_by_name_alone(monkeypatch):
+    without_cuda(monkeypatch)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    here = runtime.start("mps")
+    assert (here.device, here.arithmetic_device) == (torch.device("mps"), torch.device("cpu"))
+    assert here.describe() == "Apple GPU (mps)"
+    assert not here.mixed_precision and not here.compiled
+    assert runtime.start("auto").device == torch.device("cpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"'mps' is of one process, but torchrun started several"):
+        runtime.start("mps")
+
+
+def test_a_gpu_of_apples_that_is_not_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    sentence = r"device 'mps' asked for, but torch .* finds no Apple GPU \(use --device cpu\)"
+    with pytest.raises(ValueError, match=sentence):
+        runtime.start("mps")
+
+
+def test_a_device_without_float64_trains_samples_and_measures_as_the_cpu_does(tmp_path):
+    """The network is there, and all that needs float64 around it on the CPU."""
+    found = {}
+    for device in ("cpu", "mps"):
+        run = Run(tmp_path / device, TINY, Runtime(torch.device(device)))
+        with SimulatedMPS() as there:
+            for stage in (TrainingStage(), SamplesStage()):
+                ensure(stage, run)
+            images = digits("test").subset(np.arange(8))
+            (terms,) = evaluate_bound(run.model(), images, estimator="stratified")
+        assert (there.arrivals > 0) == (device == "mps")
+        found[device] = (SamplesStage().read(run).images, terms.terms, terms.prior)
+    for on_cpu, on_mps in zip(found["cpu"], found["mps"], strict=True):
+        assert np.array_equal(on_cpu, on_mps)
 
 
 def test_threads_are_set_where_they_are_asked_for():

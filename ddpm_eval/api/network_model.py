@@ -19,6 +19,7 @@ from ddpm_eval.metrics import measured_model
 from ddpm_eval.model.chains import chain_of_table
 from ddpm_eval.model.diffusion import Network, Predicted, Schedule, evenly_spaced, make_schedule
 from ddpm_eval.results.fields import Array
+from ddpm_eval.runtime import arithmetic_device
 from ddpm_eval.spec import DiffusionSpec, ScheduleName, Spacing, Variance
 
 DEFAULT_TIMESTEPS = 1000
@@ -77,10 +78,11 @@ class Model:
 
     def __post_init__(self) -> None:
         own = _floating_tensor(self.network)
-        self.device = torch.device(self.device or ("cpu" if own is None else own.device))
+        device = torch.device(self.device or ("cpu" if own is None else own.device))
+        self.device = device
         self.dtype = self.dtype or (torch.float32 if own is None else own.dtype)
         _check_name("predicts", self.predicts, get_args(Predicted))
-        self.chain = _chain(self.schedule, self.timesteps).to(self._arithmetic_device)
+        self.chain = _chain(self.schedule, self.timesteps).to(arithmetic_device(device))
         self.timesteps = self.chain.timesteps
         if isinstance(self.variance, str):
             _check_name("variance", self.variance, get_args(Variance))
@@ -145,12 +147,6 @@ class Model:
         return measured_model.Model(
             network, self.chain, self.predicts, variance, dtype=None, conditional=self.conditional
         )
-
-    @property
-    def _arithmetic_device(self) -> torch.device:
-        """The network's device, but the CPU where that has no float64."""
-        assert isinstance(self.device, torch.device)
-        return torch.device("cpu") if self.device.type == "mps" else self.device
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Run:
         Raises:
             ValueError: if the chain is too short or too long, or the network predicts mu.
         """
-        schedule = make_schedule(self.spec.diffusion).to(self.runtime.device)
+        schedule = make_schedule(self.spec.diffusion).to(self.runtime.arithmetic_device)
         if num_steps is None or num_steps == schedule.timesteps:
             return schedule
         if not self.can_skip_steps:

@@ -47,7 +47,7 @@ class SharedLatentsStage(Stage):
             return None
         times = self.times(run)
         sampler = AncestralSampler(run.process(), run.spec.seed)
-        ids = torch.arange(CHAINS, device=run.runtime.device)
+        ids = torch.arange(CHAINS, device=run.runtime.arithmetic_device)
         with run.runtime.evaluation_precision():
             latents, drawn = share_latent(sampler, ids, run.shape, times, SAMPLES_PER_LATENT, run.batch_size)
         return SharedLatents(

@@ -22,9 +22,9 @@ def evaluations_per_second(run: Run) -> float:
     process = _process(run)
     batch = run.batch_size
     generator = torch.Generator().manual_seed(0)
-    x_t = torch.randn(batch, *run.shape, generator=generator).to(run.runtime.device)
-    t = torch.full((1,), process.schedule.timesteps, device=run.runtime.device)
-    ids = torch.arange(batch, device=run.runtime.device)
+    x_t = torch.randn(batch, *run.shape, generator=generator).to(run.runtime.arithmetic_device)
+    t = torch.full((1,), process.schedule.timesteps, device=run.runtime.arithmetic_device)
+    ids = torch.arange(batch, device=run.runtime.arithmetic_device)
     with torch.inference_mode(), run.runtime.evaluation_precision():
         process.evaluate(x_t, t, ids)
         _wait(run.runtime.device)

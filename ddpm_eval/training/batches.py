@@ -68,10 +68,12 @@ class Batches:
         self.images = images
         self.runtime = runtime
         self.shard = slice(runtime.rank * size // world, (runtime.rank + 1) * size // world)
-        self.generator = torch.Generator(runtime.device)
-        self.time_probabilities = time_probabilities(spec).to(runtime.device)
+        self.generator = torch.Generator(runtime.arithmetic_device)
+        self.time_probabilities = time_probabilities(spec).to(runtime.arithmetic_device)
         self.permutations: dict[int, Array] = {}
-        self.resident = torch.from_numpy(images.array).to(runtime.device) if images.in_memory else None
+        self.resident = (
+            torch.from_numpy(images.array).to(runtime.arithmetic_device) if images.in_memory else None
+        )
 
     def indices(self, step: int) -> Array:
         """Return the positions of the images of a whole batch, shape ``[batch_size]``."""
@@ -91,11 +93,11 @@ class Batches:
         workers = min(MOST_LOADER_WORKERS, usable_cores())
         loader = DataLoader(_ImagesAt(self.images), batch_size=None, sampler=positions, num_workers=workers)
         for step, pixels in enumerate(loader, start=first):
-            yield self._draw(step, pixels.to(self.runtime.device, non_blocking=True))
+            yield self._draw(step, pixels.to(self.runtime.arithmetic_device, non_blocking=True))
 
     def _draw(self, step: int, pixels: Tensor) -> Batch:
         """Draw times, noise and flips of the whole batch, and return this process's shard with its images."""
-        spec, generator, device = self.spec, self.generator, self.runtime.device
+        spec, generator, device = self.spec, self.generator, self.runtime.arithmetic_device
         size = spec.train.batch_size
         generator.manual_seed(derive_seed(spec.seed, DRAW, step))
         t, weight = self._draw_times()
@@ -109,7 +111,7 @@ class Batches:
     def _draw_times(self) -> tuple[Tensor, Tensor]:
         """Draw the times of a whole batch, and return them with the weights of their losses."""
         size, timesteps = self.spec.train.batch_size, self.spec.diffusion.timesteps
-        device = self.runtime.device
+        device = self.runtime.arithmetic_device
         if self.spec.train.time_sampling == "uniform":
             t = torch.randint(1, timesteps + 1, (size,), generator=self.generator, device=device)
             return t, torch.ones(size, device=device)

@@ -4,6 +4,7 @@ from torch import nn
 
 from ddpm_eval.model.diffusion import ReverseProcess, make_schedule
 from ddpm_eval.model.unet import UNet
+from ddpm_eval.runtime import arithmetic_device
 from ddpm_eval.spec import RunSpec
 
 
@@ -13,7 +14,7 @@ def build_network(spec: RunSpec, seed: int = 0) -> UNet:
 
 
 def trained_process(spec: RunSpec, network: nn.Module, *, clip: bool) -> ReverseProcess:
-    """Return p_theta with the reverse variance that the run trains with, on the network's device.
+    """Return p_theta with the reverse variance that the run trains with, for a network on its device.
 
     Args:
         spec: the run.
@@ -21,6 +22,6 @@ def trained_process(spec: RunSpec, network: nn.Module, *, clip: bool) -> Reverse
         clip: whether estimates of x_0 are clipped to [-1, 1], see `ReverseProcess`.
     """
     diffusion = spec.diffusion
-    schedule = make_schedule(diffusion).to(next(network.parameters()).device)
+    schedule = make_schedule(diffusion).to(arithmetic_device(next(network.parameters()).device))
     variance = schedule.variance(diffusion.variance_name)
     return ReverseProcess(network, schedule, diffusion.prediction, variance, clip)

@@ -89,7 +89,7 @@ DataRoot = Annotated[
     Path | None, click.Option(["--data-root"], type=PATH, help="Where data sets lie (default .data).")
 ]
 Device = Annotated[
-    str, click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+    str, click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 ]
 Reports = Annotated[
     Path,
