@@ -329,7 +329,7 @@ class InterpolationStage(Stage):
             return []
         times = self.latent_times(run)
         ends = run.test_images.take(different_pairs(run.test_images, self.pairs).reshape(-1))
-        source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.device)).chunk(2)
+        source, target = to_model_range(torch.from_numpy(ends).to(run.runtime.arithmetic_device)).chunk(2)
         sampler = AncestralSampler(run.process(), run.spec.seed)
         with run.runtime.evaluation_precision():
             mixed = samplers.interpolate(
