@@ -1,8 +1,9 @@
 """Work that is killed at seeded times and started again, as a program that prints what came of it.
 
-``python tests/killed_work.py CASES FOLDER WORK...`` does each work once undisturbed. Then, for each case, it
-starts the work in another process, kills that with SIGKILL, does the work again, and compares all contents
-with those of the undisturbed work. Every process is forked from one that has imported everything, so that a
+``python tests/killed_work.py KILLS FOLDER WORK...`` does each work once undisturbed. Then, until so many
+processes were killed, it starts the work in another process, kills that with SIGKILL at a seeded time, does
+the work again, and compares all contents with those of the undisturbed work. A process that has ended before
+counts as a case, but not as a kill. Every process is forked from one that has imported everything, so that a
 kill at any time hits the work itself.
 """
 
@@ -28,7 +29,7 @@ from ddpm_eval.spec_text import override
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.image_stages import BaselineStage
-from ddpm_eval.stages.run import PARTIAL, Run
+from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.sampling_stages import SamplesStage
 from ddpm_eval.stages.training_stage import TrainingStage
 from ddpm_eval.training import checkpoint
@@ -107,15 +108,11 @@ WORKS = {
 
 
 def contents(folder):
-    """Return all that lies in a folder, but for locks, times and what is said of the making.
-
-    Finished items of a result that is stored count for nothing: a kill between the two leaves them until the
-    stage is measured anew.
-    """
+    """Return all that lies in a folder, but for locks, times and what is said of the making."""
     return {
         str(path.relative_to(folder)): content_of(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and PARTIAL not in path.parts
+        if path.is_file() and not path.name.startswith(".")
     }
 
 
@@ -168,8 +165,8 @@ def killed_after(seconds, work, folder):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def campaign(name, cases, folder):
-    """Kill and repeat a work so many times, and count what came of it."""
+def campaign(name, kills, folder):
+    """Kill a work so many times and repeat it, and count what came of it."""
     prepare, work = WORKS[name]
     folder.mkdir()
     done(prepare, folder / "before")
@@ -179,7 +176,9 @@ def campaign(name, cases, folder):
     duration = time.monotonic() - began
     expected = contents(folder / "undisturbed")
     counts = Counter()
-    for case in range(cases):
+    while counts["killed"] < kills:
+        case = counts["cases"]
+        counts["cases"] += 1
         seconds = duration * np.random.default_rng([14, case]).random()
         shutil.rmtree(folder / "case", ignore_errors=True)
         shutil.copytree(folder / "before", folder / "case")
@@ -196,4 +195,6 @@ def campaign(name, cases, folder):
 
 if __name__ == "__main__":
     for chosen in sys.argv[3:]:
-        print(chosen, dict(campaign(chosen, int(sys.argv[1]), Path(sys.argv[2]) / chosen)), flush=True)
+        counts = campaign(chosen, int(sys.argv[1]), Path(sys.argv[2]) / chosen)
+        names = ("cases", "killed", "left a temporary file", "equal")
+        print(chosen, ", ".join(f"{name}: {counts[name]}" for name in names), flush=True)

@@ -21,4 +21,6 @@ def test_killed_work_is_done_again_to_equal_contents(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert re.findall(r"(\w+) \{.*'equal': (\d+)\}", done.stdout) == [(work, str(KILLS)) for work in WORKS]
+    found = re.findall(r"(\w+) cases: (\d+), killed: (\d+), .*, equal: (\d+)", done.stdout)
+    assert [(work, int(killed)) for work, _, killed, _ in found] == [(work, KILLS) for work in WORKS]
+    assert all(cases == equal for _, cases, _, equal in found)

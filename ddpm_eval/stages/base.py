@@ -16,6 +16,7 @@ from ddpm_eval.metrics.work import Work
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Result
 from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.shared_work import SharedWork
 
 
 class Output(NamedTuple):
@@ -106,16 +107,23 @@ def ensure(stage: Stage, run: Run) -> None:
     """
     # every process looks before one of them begins to write
     if not run.runtime.any_process(not stage.is_stored(run)):
+        _work(stage, run).clear_left_behind()
         return
     for required in stage.requires(run):
         ensure(required, run)
     began = monotonic()
-    work = run.work(stage.name, digest(stage.outputs(run)))
+    work = _work(stage, run)
     results = stage.compute_all(run, work)
     seconds = stage.wall_seconds(results, monotonic() - began)
+    work.complete()
     run.results.put_all(results, seconds=seconds, choices=stage.recorded_choices(run))
     work.clear()
     run.runtime.barrier()
+
+
+def _work(stage: Stage, run: Run) -> SharedWork:
+    """Return how a stage's work is carried out."""
+    return run.work(stage.name, digest(stage.outputs(run)))
 
 
 def result_key(run: Run, *parts: object) -> str:

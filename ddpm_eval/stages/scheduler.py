@@ -138,10 +138,11 @@ def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
 
 def _bring_about(name: str, parts: Sequence[Stage], run: Run, job: Job, on_progress: OnProgress) -> None:
     run.progress = _reporting(job, on_progress, name)
-    if run.runtime.any_process(not _done(parts, run)):
-        for stage in parts:
-            if stage.applies(run):
-                ensure(stage, run)
+    missing = run.runtime.any_process(not _done(parts, run))
+    for stage in parts:
+        if stage.applies(run):
+            ensure(stage, run)
+    if missing:
         on_progress(ProgressEvent(job.name, name, 1, 1, stored=True))
 
 

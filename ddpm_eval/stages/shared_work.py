@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from ddpm_eval.results.partial import PartialResults
 from ddpm_eval.runtime import Progress, Runtime, silent
 
 T = TypeVar("T")
+COMPLETE = "complete"
+"""A file among the finished items of work of which all items are finished."""
 
 
 class SharedWork:
@@ -77,7 +80,21 @@ class SharedWork:
         if self.runtime.main:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def complete(self) -> None:
+        """Note that what was made of the finished items is about to be stored; all processes call this."""
+        self.runtime.barrier()  # all have read them
+        if self.runtime.main and self.folder.exists():
+            with suppress(OSError):  # the result itself says why nothing can be written
+                (self.folder / COMPLETE).touch()
+
+    def clear_left_behind(self) -> None:
+        """Delete finished items that a kill left after what was made of them was stored."""
+        if self.runtime.main and (self.folder / COMPLETE).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def _open(self, name: str, key: str) -> PartialResults:
+        if self.runtime.main:
+            (self.folder / COMPLETE).unlink(missing_ok=True)
         folder = self.folder / name.replace(" ", "-")
         return PartialResults(folder, digest(self.key, key), may_clear=self.runtime.main)
 

@@ -15,6 +15,7 @@ from ddpm_eval.stages.base import Output, Stage, ensure, is_done, result_key
 from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.image_stages import ReferenceImagesStage
 from ddpm_eval.stages.sampling_stages import InterpolationStage, SamplesStage, TrajectoryStage
+from ddpm_eval.stages.shared_work import SharedWork
 from ddpm_eval.stages.training_stage import TrainingStage
 
 PAPER, EXACT = PROTOCOLS["paper"], PROTOCOLS["exact"]
@@ -102,6 +103,29 @@ def test_a_kill_just_before_the_result_is_stored_costs_nothing(run, monkeypatch)
 
 def _killed(*arguments, **options):
     raise Killed
+
+
+def test_items_that_a_kill_left_after_their_result_was_stored_are_removed_at_the_next_start(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedWork, "clear", _killed)
+        with pytest.raises(Killed):
+            ensure(SamplesStage(10), run)
+    assert SamplesStage(10).is_stored(run) and partial_files(run)
+    ensure(SamplesStage(10), again(run, limit=0))
+    assert not (run.folder / "partial" / "samples").exists()
+
+
+def test_items_of_unfinished_work_stay_though_a_smaller_result_is_stored(run):
+    """More samples have the key of fewer: their unfinished items are not those of the stored ones."""
+    ensure(SamplesStage(4), run)
+    first = again(run, limit=T + 5)
+    first.size = 1
+    with pytest.raises(Killed):
+        ensure(SamplesStage(10), first)
+    left = sorted(partial_files(run))
+    assert left
+    ensure(SamplesStage(4), again(run))
+    assert sorted(partial_files(run)) == left
 
 
 def test_work_in_progress_of_one_stage_outlives_another(run):
