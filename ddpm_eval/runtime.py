@@ -136,6 +136,10 @@ class Runtime:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
+    def agrees(self, value: str) -> bool:
+        """Return whether ``value`` is the same on all processes; all must call this."""
+        return len(set(self.all_gather(range(self.world_size), lambda rank: value))) == 1
+
     def all_gather(self, items: Sequence[T], compute: Callable[[T], R]) -> Iterator[R]:
         """Yield ``compute(item)`` of all items, in their order, on every process.
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,21 @@ def digits_classifier(
     from ddpm_eval.metrics.classifier import load_or_train_classifier  # torch-fidelity takes seconds
 
     return load_or_train_classifier(*digits, tmp_path_factory.mktemp("classifiers"))
+
+
+@pytest.fixture
+def module_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """A function that writes a module into the current folder, the test's own, and returns its name."""
+    name = f"module_of_{tmp_path.name}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(source: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    yield write
+    sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,9 @@ def side_by_side(use, both):
         return list(pool.map(use, both))
 
 
-def torchrun(*arguments):
-    """Run the command line in two processes, and return what they print."""
-    with launched(*arguments) as launcher:
+def torchrun(*arguments, folder=ROOT):
+    """Run the command line in two processes from a folder, and return what they print."""
+    with launched(*arguments, folder=folder) as launcher:
         try:
             output, errors = launcher.communicate(timeout=LONGEST_SECONDS)
         finally:
@@ -74,10 +74,10 @@ def signalled(number, file, *arguments):
     return errors
 
 
-def launched(*arguments):
-    """Start torchrun with two processes of the command line."""
+def launched(*arguments, folder=ROOT):
+    """Start torchrun with two processes of the command line, from a folder."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", "cli.py", *map(str, arguments)]
+    command += ["--rdzv-endpoint=localhost:0", str(ROOT / "cli.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)

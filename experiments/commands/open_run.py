@@ -86,6 +86,11 @@ def open_run(parameters: RunParameters) -> Run:
     """
     folder = chosen_folder(parameters)
     here = runtime.start(parameters.device, precision=parameters.precision)
+    if parameters.network is not None and not here.agrees(folder.name):
+        raise ValueError(
+            f"the processes were given different networks by {parameters.network} (are its weights random? "
+            "seed or read them)"
+        )
     run = run_folders.open_run(folder, here, parameters.data_root, stage_bars())
     settings = parameters.settings
     if parameters.run is None and parameters.network is None:  # the others have chosen the folder

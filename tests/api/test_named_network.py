@@ -1,7 +1,5 @@
 """Networks that a function returns: how they are found and refused, and what tells one from another."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -46,14 +44,9 @@ here = 3
 
 
 @pytest.fixture
-def networks(tmp_path, monkeypatch):
-    """A module of its own in the current folder, named by the test."""
-    name = f"networks_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield name
-    sys.modules.pop(name, None)
+def networks(module_here):
+    """The name of a module of networks in the current folder."""
+    return module_here(SOURCE)
 
 
 def digest(name, function="bare", **arguments):

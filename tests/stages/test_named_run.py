@@ -1,7 +1,5 @@
 """Runs of named networks: what they share with the runs of checkpoints, and when they are refused."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -76,14 +74,9 @@ def random():
 
 
 @pytest.fixture
-def networks(tmp_path, monkeypatch):
-    """A module of its own in the current folder."""
-    name = f"run_networks_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield name
-    sys.modules.pop(name, None)
+def networks(module_here):
+    """The name of a module of networks in the current folder."""
+    return module_here(SOURCE)
 
 
 @pytest.fixture
@@ -125,7 +118,7 @@ def test_its_training_is_over_and_unknown(run, named):
     ensure(TrainingStage(), other)
     log = stored_log(other)
     assert (log.status, log.steps, log.over) == ("imported", 0, True)
-    assert log.reason.startswith("returned by run_networks_") and TrainingStage().is_stored(other)
+    assert log.reason.startswith("returned by module_of_") and TrainingStage().is_stored(other)
     assert TrainingStage().network_evaluations(other) == 0
     assert (other.folder / FILE_NAME).exists() and not other.checkpoint.exists()
 

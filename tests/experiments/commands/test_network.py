@@ -1,8 +1,7 @@
 """``--network`` in place of a RUN, ``--data`` beside one, ``--json``, ``--limit`` and ``--batch-size``."""
 
-import importlib
 import json
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from command_line import SETTINGS, call, refuse, runs_option
+from two_processes import torchrun
 
 import cli
 from ddpm_eval.api.network_model import CheckedNetwork
@@ -33,14 +33,9 @@ def load(value=0.5):
 
 
 @pytest.fixture
-def network(tmp_path, monkeypatch):
+def network(module_here):
     """The options that name a network in the current folder and its data."""
-    name = f"shell_networks_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield ["--network", f"{name}:load", "--data", "digits"]
-    sys.modules.pop(name, None)
+    return ["--network", f"{module_here(SOURCE)}:load", "--data", "digits"]
 
 
 def read(*arguments):
@@ -64,13 +59,10 @@ def test_a_network_is_measured_in_a_folder_like_any_other_run(network):
     assert found["key"] in [each["key"] for each in shown["results"]]
 
 
-def test_the_example_of_the_documentation_is_measured(tmp_path, monkeypatch):
+def test_the_example_of_the_documentation_is_measured(module_here):
     page = Path(__file__).resolve().parents[3] / "docs" / "network.md"
-    name = f"documented_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(page.read_text().partition("```python")[2].partition("```")[0])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    torch.save(importlib.import_module(name).Denoiser(8).state_dict(), "net.pt")
+    name = module_here(page.read_text().partition("```python")[2].partition("```")[0])
+    torch.save(runpy.run_path(f"{name}.py")["Denoiser"](8).state_dict(), "net.pt")
     named = ["--network", f"{name}:load", "--network-args", "path=net.pt", "--data", "digits"]
     found = read("likelihood", *named, "--limit", "4")
     assert (found["num_steps"], found["n_images"]) == (50, 4)
@@ -149,6 +141,27 @@ def test_a_run_that_was_trained_on_other_images_is_found_by_their_name(tmp_path)
     assert found["run"]["folder"].startswith(str(folder / "eps-mse-fixed-large-"))
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["npz-few"]
     assert found["n_images"] == 6
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(network, tmp_path):
+    """Terms and samples of the same network bit by bit: the work items are the same."""
+    arguments = ["likelihood", *network, "--limit", "40", "--device", "cpu", "--json"]
+    both, alone = ([*arguments, "--runs", tmp_path / name] for name in ("both", "alone"))
+    shared = json.loads(torchrun(*both, folder=tmp_path))
+    own = read(*alone[:-3], *alone[-2:])
+    assert shared["run"].pop("device").startswith("CPU, 2 processes")
+    assert own["run"].pop("device").startswith("CPU, ")
+    assert Path(shared["run"].pop("folder")).name == Path(own["run"].pop("folder")).name
+    assert shared == own
+
+
+@pytest.mark.slow
+def test_processes_that_find_different_networks_say_so(module_here, tmp_path):
+    random = module_here("import torch\nfrom torch import nn\ndef load(): return nn.Conv2d(1, 1, 1)")
+    arguments = ["likelihood", "--network", f"{random}:load", "--data", "digits", "--device", "cpu"]
+    with pytest.raises(AssertionError, match="the processes were given different networks"):
+        torchrun(*arguments, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
