@@ -1,6 +1,7 @@
 """The wheel and the sdist hold what they promise, and an installed copy runs from another folder."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,13 +10,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from command_line import TINY, set_options
+from packaging.metadata import Metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A wheel and an sdist, built without network from a copy of the tracked files."""
+    """A wheel and the sdist that it was built of, without network, from a copy of the tracked files."""
     pytest.importorskip("setuptools", reason="the build backend is not installed")
     folder = tmp_path_factory.mktemp("build")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
@@ -26,14 +29,41 @@ def built(tmp_path_factory):
             target = folder / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    for kind in ("sdist", "wheel"):
-        code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
-        command = [sys.executable, "-c", code, str(folder)]
-        done = subprocess.run(command, cwd=folder / "source", capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    (sdist,) = folder.glob("*.tar.gz")
-    (wheel,) = folder.glob("*.whl")
-    return sdist, wheel
+    sdist = build("sdist", folder / "source", folder)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return sdist, build("wheel", unpacked, folder)
+
+
+def build(kind, source, folder):
+    """Build a distribution of a source folder, and return its path."""
+    code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
+    return folder / run(sys.executable, "-c", code, folder, cwd=source).splitlines()[-1]
+
+
+def run(*command, cwd):
+    """Run a program, and return what it prints."""
+    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The programs of an environment into which pip installed the wheel, inside a foreign repository.
+
+    It sees the packages of the environment of the tests, but for the project.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    run("git", "init", "-q", cwd=folder)
+    run(sys.executable, "-m", "venv", "venv", cwd=folder)
+    programs = folder / "venv" / "bin"
+    run(programs / "pip", "install", "--no-index", "--no-deps", built[1], cwd=folder)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (site / "tests.pth").write_text("\n".join(others))
+    return programs
 
 
 @pytest.mark.slow
@@ -63,24 +93,39 @@ def test_the_sdist_holds_all_that_its_tests_need(built):
 
 
 @pytest.mark.slow
-def test_an_installed_copy_runs_in_another_folder_and_belongs_to_no_commit(built, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    with zipfile.ZipFile(built[1]) as wheel:
-        wheel.extractall(site)
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)  # the environment lies in a repository
-    code = (
-        f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "import ddpm_eval.results.provenance as p\n"
-        "assert p.__file__.startswith(sys.path[0]), p.__file__\n"
-        "print(p.environment()['git_commit'])\n"
-        "from experiments.command_line import main\n"
-        "main(['presets'], standalone_mode=False)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("none\n")
-    assert "35,746,307" in done.stdout
+def test_the_metadata_of_both_is_valid(built):
+    sdist, wheel = built
+    with tarfile.open(sdist) as archive:
+        of_sdist = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO").read()
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        of_wheel = archive.read(name)
+    for text in (of_sdist, of_wheel):
+        metadata = Metadata.from_email(text, validate=True)
+        assert (metadata.name, metadata.license_expression) == ("ddpm_eval", "MIT")
+        assert metadata.description.startswith("# ") and metadata.description_content_type == "text/markdown"
+    assert len(of_wheel) > 3000
+
+
+@pytest.mark.slow
+def test_an_installed_copy_belongs_to_no_commit(installed):
+    """Nor to that of the repository in which the environment lies."""
+    code = "import ddpm_eval.results.provenance as p; print(p.__file__, p.environment()['git_commit'])"
+    file, commit = run(installed / "python", "-c", code, cwd=installed).split()
+    assert Path(file).is_relative_to(installed.parent)
+    assert commit == "none"
+
+
+@pytest.mark.slow
+def test_an_installed_copy_reproduces_from_an_empty_folder(installed, digits_classifier, tmp_path):
+    shutil.copytree(digits_classifier.weights_path.parent, tmp_path / "runs" / "classifiers")
+    settings = set_options({**TINY, "train.steps": "20"})
+    printed = run(installed / "ddpm-eval", "reproduce", "--preset", "digits", *settings, cwd=tmp_path)
+    report = tmp_path / printed.splitlines()[-1].removeprefix("Report: ")
+    assert report.name == "index.html" and report.stat().st_size > 10_000
+    rows = (report.parent / "tables" / "table2.csv").read_text().splitlines()
+    assert len(rows) > 6 and ",digits-classifier," in rows[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reports", "runs"]
 
 
 def test_versions_and_names_agree():
