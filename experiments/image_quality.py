@@ -129,7 +129,7 @@ def samples_of_run(run: Run, features: FeatureChoice, limit: int | None = None) 
     Raises:
         ValueError: if there are none of its present weights, or fewer than the limit.
     """
-    images = ArrayImages(SamplesStage().read(run).images)
+    images = ArrayImages(SamplesStage().read(run).finite_images(limit))
     return EvaluationSet(
         first_images(images, limit, str(run.results.store.path)),
         run.spec.data,

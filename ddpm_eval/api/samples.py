@@ -69,11 +69,10 @@ def sample(
     with chain.evaluating() as measured, shown(progress) as report:
         given = measured.given_labels(np.arange(n), _classes(model, labels, n))
         sampler = make_sampler(given.under(clipped).process, seed, method)
-        drawn = draw_samples(sampler, shape, range(n), batch_size=batch_size, work=SerialWork(report))
+        drawn = draw_samples(
+            sampler, shape, range(n), batch_size=batch_size, work=SerialWork(report), only_finite=True
+        )
     assert drawn is not None
-    broken = np.flatnonzero(np.isnan(drawn["out_of_range"]))
-    if len(broken):
-        raise ValueError(f"{len(broken)} samples are not finite, the first is sample {broken[0]}")
     return Samples(**drawn, method=method, num_steps=sampler.num_steps, seed=seed)
 
 

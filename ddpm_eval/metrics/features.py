@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddpm_eval.data.image_set import Images
 from ddpm_eval.files import content_digest
+from ddpm_eval.metrics.evaluation_memory import check_features
 from ddpm_eval.runtime import Progress, Runtime, silent
 
 Float32 = npt.NDArray[np.float32]
@@ -80,7 +81,17 @@ class Extractor:
         Args:
             images: uint8 ``[n, channels, side, side]``.
             progress: called after each batch.
+
+        Raises:
+            ValueError: if there is too little memory for a batch.
         """
+        if len(images) > 1:
+            check_features(
+                self.name,
+                min(self.batch_size, len(images)),
+                lambda count: self._features(images, range(count)),
+                self.runtime,
+            )
         firsts = range(0, len(images), self.batch_size)
         done = 0
         for features, logits in self.runtime.all_gather(firsts, partial(self._batch, images)):
@@ -89,8 +100,10 @@ class Extractor:
             progress("features", done, len(images))
 
     def _batch(self, images: Images, first: int) -> tuple[Float32, Float32]:
-        index = np.arange(first, min(first + self.batch_size, len(images)))
-        batch = torch.from_numpy(images.take(index)).to(self.runtime.device)
+        return self._features(images, range(first, min(first + self.batch_size, len(images))))
+
+    def _features(self, images: Images, which: range) -> tuple[Float32, Float32]:
+        batch = torch.from_numpy(images.take(np.array(which))).to(self.runtime.device)
         with torch.inference_mode():
             features, logits = self.module(match_channels(batch, self.channels))
         return features.cpu().numpy(), logits.cpu().numpy()

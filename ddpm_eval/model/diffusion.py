@@ -333,7 +333,8 @@ class ReverseProcess:
         prediction = output[:, :channels]
         x_0_hat = x_0_from(self.prediction, self.schedule, x_t, t, prediction)
         if self.clip:
-            x_0_hat = x_0_hat.clamp(-1, 1)
+            # an infinite estimate is an overflow, not an edge: it stays visible, as NaN
+            x_0_hat = torch.where(x_0_hat.isfinite(), x_0_hat.clamp(-1, 1), torch.nan)
         mean = prediction if self.prediction == "mu" else q_posterior_mean(self.schedule, x_0_hat, x_t, t)
         return ReverseStep(mean, self._log_variance(output[:, channels:], x_t, t), x_0_hat, prediction)
 

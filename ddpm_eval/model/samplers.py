@@ -152,6 +152,24 @@ def draw(sampler: Sampler, ids: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.inference_mode()
+def first_not_finite(sampler: Sampler, ids: Tensor, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Draw the samples ``ids`` again, and return where the first estimate x0_hat is that is not finite.
+
+    Returns:
+        The time, and the id of the sample; 0 and the first id if all estimates are finite.
+    """
+    found: list[tuple[int, int]] = []
+
+    def observe(t: int, x_0_hat: Tensor) -> None:
+        broken = (~x_0_hat.isfinite()).flatten(1).any(1)
+        if not found and bool(broken.any()):
+            found.append((t, int(ids[broken][0])))
+
+    sampler.run(sampler.start(ids, shape), ids, observe=observe)
+    return found[0] if found else (0, int(ids[0]))
+
+
+@torch.inference_mode()
 def trajectory(
     sampler: Sampler, ids: Tensor, shape: tuple[int, ...], times: Sequence[int]
 ) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ Dimension names: ``image`` and ``sample`` count images, ``t`` the steps of a cha
 ``update`` parameter updates, ``interval`` the value and the lower and upper bound of an estimate.
 """
 
+import numpy as np
+
 from ddpm_eval.results.fields import (
     Array,
     Estimate,
@@ -72,6 +74,20 @@ class Samples(Record):
     method: str = text("ancestral or ddim")
     num_steps: int = number("steps", "network evaluations per sample")
     seed: int = number("1", "seed of all noise")
+
+    def finite_images(self, n: int | None = None) -> Array:
+        """Return the images of the first samples, of all where ``n`` is None.
+
+        Raises:
+            ValueError: if the values of one of them were not finite, so that nothing can be measured.
+        """
+        broken = np.flatnonzero(np.isnan(self.out_of_range[:n]))
+        if len(broken):
+            raise ValueError(
+                f"{len(broken)} samples are not finite, the first is sample {broken[0]}: nothing can be "
+                "measured of them (the model diverged)"
+            )
+        return self.images[:n]
 
 
 @record

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from ddpm_eval.files import digest
+from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Result
@@ -124,6 +125,13 @@ def ensure(stage: Stage, run: Run) -> None:
 def _work(stage: Stage, run: Run) -> SharedWork:
     """Return how a stage's work is carried out."""
     return run.work(stage.name, digest(stage.outputs(run)))
+
+def not_finite(run: Run, what: str) -> NotFinite:
+    """Return the error that says of which run something is not finite, and what may help."""
+    precision = run.runtime.precision
+    advice = "" if precision == "fp32" else f" (computed in {precision}: --precision fp32 is the remedy)"
+    return NotFinite(f"{run.folder}, {run.spec.cell}: {what}{advice}")
+
 
 
 def result_key(run: Run, *parts: object) -> str:

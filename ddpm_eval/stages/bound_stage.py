@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_eval.data.datasets import check_number
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.files import content_digest
-from ddpm_eval.metrics import bound, timestep_sampling
+from ddpm_eval.metrics import bound, evaluation_memory, timestep_sampling
 from ddpm_eval.metrics.bound import (
     Estimator,
     EstimatorName,
@@ -22,7 +22,7 @@ from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms, bound_name
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.store import Result
-from ddpm_eval.stages.base import Output, Stage, result_key
+from ddpm_eval.stages.base import Output, Stage, not_finite, result_key
 from ddpm_eval.stages.run import Run
 
 RECORDS: dict[EstimatorName, type[BoundTerms]] = {"full": FullBoundTerms, "stratified": StratifiedBoundTerms}
@@ -114,11 +114,10 @@ class BoundStage(Stage):
         """Return the evaluations of what is missing; protocols of equal numbers of draws share them."""
         n = len(self.positions(run))
         steps = self.num_steps or run.spec.diffusion.timesteps
-        per_image = steps
+        per_image = _terms_per_image(self, run)
         pilot = 0
         if self.estimator == "stratified":
             estimator = self._estimator(run)
-            per_image = min(steps, estimator.evaluations_per_image)
             pilot = timestep_sampling.pilot_evaluations(n, steps) if estimator.inclusion is None else 0
         known = {output for stage in planned for output in stage.outputs(run)}
         draws = {p.draws for p, output in self._missing(run).items() if output not in known}
@@ -178,6 +177,9 @@ class BoundStage(Stage):
         return Estimator(self.estimator, per_image, inclusion)
 
     def _evaluate(self, run: Run, protocols: Sequence[Protocol], work: Work) -> list[BoundTerms]:
+        terms = len(self.positions(run)) * _terms_per_image(self, run)
+        needed = evaluation_memory.bound(run.spec, protocols, terms, run.runtime)
+        evaluation_memory.check(needed, run.batch_size)
         try:
             with run.runtime.evaluation_precision():
                 found = evaluate_bound(
@@ -191,10 +193,10 @@ class BoundStage(Stage):
                     work=work,
                 )
         except NotFinite as error:
-            raise NotFinite(f"{run.folder}, {run.spec.cell}: {error}") from error
+            raise not_finite(run, str(error)) from error
         problem = _not_finite(found)
         if run.runtime.any_process(bool(problem)):
-            raise NotFinite(f"{run.folder}, {run.spec.cell}: {problem or 'terms are not finite'}")
+            raise not_finite(run, problem or "terms are not finite")
         return found
 
     def _model(self, run: Run, protocols: Sequence[Protocol]) -> Model:
@@ -208,6 +210,11 @@ class BoundStage(Stage):
 
     def _optimal_requires(self, protocol: Protocol) -> list["BoundStage"]:
         return [training_errors(protocol)] if protocol.variance == "optimal" else []
+
+
+def _terms_per_image(stage: BoundStage, run: Run) -> int:
+    steps = stage.num_steps or run.spec.diffusion.timesteps
+    return steps if stage.estimator == "full" else min(steps, stage._estimator(run).evaluations_per_image)
 
 
 def _not_finite(found: Sequence[BoundTerms]) -> str:

@@ -155,7 +155,7 @@ class QualityStage(_QualityStage):
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the samples."""
-        images = SamplesStage().read(run).images[: self.n(run)]
+        images = SamplesStage().read(run).finite_images(self.n(run))
         return _evaluate(run, images, self.source.extractor(run), quality.METRICS)
 
 
@@ -179,7 +179,7 @@ class CoverageStage(_QualityStage):
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the samples."""
-        images = SamplesStage().read(run).images[: self.n(run)]
+        images = SamplesStage().read(run).finite_images(self.n(run))
         extractor = self.source.extractor(run)
         return coverage.evaluate_coverage(images, run.train_images, extractor, progress=run.progress)
 
@@ -236,7 +236,7 @@ class QualityOverStepsStage(_QualityStage):
         extractor = self.source.extractor(run)
         drawn: dict[int, Samples] = {steps: stage.read(run) for steps, stage in self._samples(run).items()}
         points = {
-            steps: _evaluate(run, samples.images[:n], extractor, CURVE_METRICS)
+            steps: _evaluate(run, samples.finite_images(n), extractor, CURVE_METRICS)
             for steps, samples in drawn.items()
         }
         seconds = {steps: float(samples.seconds[:n].mean()) for steps, samples in drawn.items()}
@@ -274,7 +274,7 @@ class OtherVarianceQualityStage(_QualityStage):
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Measure the samples."""
-        images = OtherVarianceSamplesStage().read(run).images[: self.n(run)]
+        images = OtherVarianceSamplesStage().read(run).finite_images(self.n(run))
         return _evaluate(run, images, self.source.extractor(run), CURVE_METRICS)
 
 
@@ -294,7 +294,7 @@ class NeighboursStage(_QualityStage):
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Search the training images, and their mirror images where training flipped them."""
-        images = SamplesStage().read(run).images[: self.n(run)]
+        images = SamplesStage().read(run).finite_images(self.n(run))
         return find_neighbours(
             images,
             run.train_images,

@@ -10,17 +10,19 @@ import torch
 
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.data.pixels import to_model_range, to_pixels
+from ddpm_eval.metrics import evaluation_memory
+from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.metrics.drawing import draw_samples
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.model import samplers
 from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced
-from ddpm_eval.model.samplers import AncestralSampler, make_sampler
+from ddpm_eval.model.samplers import AncestralSampler, Sampler, make_sampler
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.records import Interpolations, Samples, Trajectory
 from ddpm_eval.results.store import Result
 from ddpm_eval.spec import Method, Spacing
-from ddpm_eval.stages.base import Output, Stage, result_key
-from ddpm_eval.stages.run import Run
+from ddpm_eval.stages.base import Output, Stage, not_finite, result_key
+from ddpm_eval.stages.run import SAMPLING, Run
 from ddpm_eval.stages.training_stage import record_divergence
 
 DEFAULT_SPACING: Spacing = "trailing"
@@ -101,8 +103,7 @@ class SamplesStage(Stage):
         have = self.n_stored(run)
         sampler = make_sampler(self.process(run), run.spec.seed, self.method)
         ids = range(have, self.count(run))
-        with run.runtime.evaluation_precision():
-            drawn = draw_samples(sampler, run.shape, ids, batch_size=run.batch_size, work=work)
+        drawn = draw_of_run(run, sampler, ids, work)
         return None if drawn is None else self.extended(run, drawn)
 
     def process(self, run: Run) -> ReverseProcess:
@@ -212,16 +213,7 @@ class TrajectoryStage(Stage):
         """Return the trajectories, and the samples that they end in behind those that are stored."""
         times = self.times(run)
         sampler = AncestralSampler(run.process(), run.spec.seed)
-        with run.runtime.evaluation_precision():
-            drawn = draw_samples(
-                sampler,
-                run.shape,
-                range(self.count(run)),
-                batch_size=run.batch_size,
-                times=times,
-                work=work,
-                name="progressive",
-            )
+        drawn = draw_of_run(run, sampler, range(self.count(run)), work, times)
         if drawn is None:
             return []
         estimates = np.moveaxis(drawn.pop("x_0_hat"), 1, 0)
@@ -340,6 +332,9 @@ class InterpolationStage(Stage):
                 source=ends[: self.pairs],
                 target=ends[self.pairs :],
                 weight=np.array(INTERPOLATION_WEIGHTS),
+        for t in times:
+            if not mixed[t].isfinite().all():
+                raise not_finite(run, f"an interpolation in the latent space of t = {t} is not finite")
                 images=to_pixels(mixed[t]).cpu().numpy(),
                 t=t,
             )
@@ -384,5 +379,37 @@ def n_stored(run: Run, output: Output) -> int:
     entry = run.results.entry(*output)
     if entry is None:
         return 0
+def draw_of_run(
+    run: Run, sampler: Sampler, ids: range, work: Work, times: Sequence[int] = ()
+) -> dict[str, Array] | None:
+    """Draw samples of a run, see `draw_samples`; with ``times`` as the work "progressive".
+
+    A run whose samples are not finite in fp32 has diverged, which is a result. In a lower precision that says
+    nothing of the run.
+
+    Raises:
+        NotFinite: if a sample is not finite in a lower precision than fp32.
+        ValueError: if there is too little memory.
+    """
+    evaluation_memory.check(
+        evaluation_memory.sampling(run.spec, SAMPLING, max(1, len(times)) * len(ids), run.runtime),
+        run.batch_size,
+    )
+    try:
+        with run.runtime.evaluation_precision():
+            return draw_samples(
+                sampler,
+                run.shape,
+                ids,
+                batch_size=run.batch_size,
+                times=times,
+                work=work,
+                name="progressive" if times else "sample",
+                only_finite=run.runtime.precision != "fp32",
+            )
+    except NotFinite as error:
+        raise not_finite(run, str(error)) from error
+
+
     sizes: Sequence[tuple[str, int]] = list(itertools.chain(*entry.sizes))
     return dict(sizes)["sample"]

@@ -227,7 +227,9 @@ def _call(callbacks: Sequence[Callback], trainer: Trainer) -> float:
 
 def _describe_divergence(trainer: Trainer, update: int) -> str:
     loss, norm = trainer.log[:, update].tolist()
-    return f"loss {loss:g}, gradient norm {norm:g} at update {update + 1} (seed {trainer.spec.seed})"
+    in_bf16 = "; in bf16 autocast: --no-mixed-precision trains in float32"
+    advice = in_bf16 if trainer.runtime.mixed_precision else ""
+    return f"loss {loss:g}, gradient norm {norm:g} at update {update + 1} (seed {trainer.spec.seed}{advice})"
 
 
 def _save(trainer: Trainer, path: Path, status: str, reason: str) -> Checkpoint:

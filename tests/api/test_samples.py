@@ -80,7 +80,7 @@ def test_ddim_needs_no_variance_and_skips_steps_with_any_table():
         ({}, {"method": "euler"}, "no sampler 'euler'"),
         ({}, {"num_steps": 21}, "21 steps asked for, but a chain of 20"),
         ({"predicts": "mu"}, {"num_steps": 5}, "mean is known for the model's own chain only"),
-        ({"network": lambda x, t: x * torch.nan}, {}, "3 samples are not finite, the first is sample 0"),
+        ({"network": lambda x, t: x * torch.nan}, {}, "output is not finite at t = 20 for sample 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(fields, options, sentence):

@@ -6,6 +6,7 @@ import torch
 
 from ddpm_eval.data.pixels import to_pixels
 from ddpm_eval.metrics import drawing
+from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.metrics.drawing import draw_samples, ranges
 from ddpm_eval.metrics.measured_model import Model
 from ddpm_eval.metrics.work import SerialWork
@@ -63,6 +64,23 @@ def test_a_sample_that_is_not_finite_is_marked_and_grey():
     assert len(np.unique(drawn["images"][1])) == 1 and drawn["images"][1, 0, 0, 0] in (127, 128)
     assert len(np.unique(drawn["x_0_hat"][3])) == 1
     assert len(np.unique(drawn["images"][0])) > 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_overflow_at_one_time_is_refused_with_the_sample_and_the_time(value):
+    """Clipping would make an infinite estimate an edge, and the sample a finite one of a broken network."""
+
+    def network(x_t, timestep):
+        output = 0.5 * x_t
+        if int(timestep[0]) == 6 and len(x_t) == 2:  # t = 7, of the second batch
+            output[1, 0, 2, 2] = value
+        return output
+
+    clipped = make_sampler(Model(network, SCHEDULE).under(PROTOCOLS["paper"]).process, 3, "ancestral")
+    with pytest.raises(NotFinite, match="the network's output is not finite at t = 7 for sample 4"):
+        draw_samples(clipped, SHAPE, range(5), batch_size=3, only_finite=True)
+    drawn = draw_samples(clipped, SHAPE, range(5), batch_size=3)
+    assert np.isnan(drawn["out_of_range"]).tolist() == [False, False, False, False, True]
 
 
 def test_the_time_of_a_sample_is_its_share_of_its_batchs(monkeypatch):

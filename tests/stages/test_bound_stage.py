@@ -283,6 +283,13 @@ def test_what_is_not_finite_is_refused_with_the_network_and_the_step(run, factor
     assert names(run) == {"training", "schedule"}
 
 
+def test_an_overflow_in_bf16_names_the_remedy(run):
+    run.respond = lambda x_t, t: x_t * torch.inf
+    run.runtime = replace(run.runtime, precision="bf16")
+    with pytest.raises(NotFinite, match=r"not finite at t = .* \(computed in bf16: --precision fp32 is the"):
+        measure_bound(run, EXACT)
+
+
 def test_more_test_images_than_there_are_are_refused(run):
     with pytest.raises(ValueError, match=f"has {N_TEST} test images of 8x8 pixels, but 21 are asked for"):
         is_done(BOTH, again(run, evaluation__n_test_images=N_TEST + 1))

@@ -1,5 +1,7 @@
 """Samples, trajectories and interpolations of a run: drawn once, continued after a kill, extended."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from two_processes import side_by_side, together
 
 from ddpm_eval.data.image_set import from_array
 from ddpm_eval.data.pixels import to_pixels
+from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.model.samplers import draw, make_sampler
 from ddpm_eval.results.records import Interpolations, Trajectory
 from ddpm_eval.results.store import Store
@@ -158,6 +161,48 @@ def test_samples_that_are_not_finite_are_a_result(run, monkeypatch):
     assert log.diverged and log.reason == "1 of 10 samples are not finite, the first is 9 (seed 3)"
     bring_about(again(run, train__steps=99), TrainingStage())  # which can never go on
     assert stored_log(again(run)).diverged
+
+
+def overflows(value):
+    """Return the response of a network whose output for the second image at t = 3 is ``value``."""
+
+    def respond(self, x_t, timestep):
+        output = 0.5 * x_t
+        if int(timestep[0]) == 2:
+            output[1] = value
+        return output
+
+    return respond
+
+
+@pytest.mark.parametrize("stage", [SamplesStage(4), TrajectoryStage()], ids=["samples", "trajectories"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_samples_that_overflow_in_bf16_are_refused_and_say_nothing_of_the_run(run, stage, value, monkeypatch):
+    monkeypatch.setattr(CountedRun, "respond", overflows(value))
+    run.runtime = replace(run.runtime, precision="bf16")
+    with pytest.raises(NotFinite) as refusal:
+        ensure(stage, run)
+    assert str(refusal.value) == (
+        f"{run.folder}, eps-mse-fixed-large: the network's output is not finite at t = 3 for sample 1 "
+        "(computed in bf16: --precision fp32 is the remedy)"
+    )
+    assert names(run) == {"training", "schedule"} and stored_log(run).status == "ok"
+
+
+def test_nothing_is_measured_of_samples_that_are_not_finite(run, monkeypatch):
+    monkeypatch.setattr(CountedRun, "respond", overflows(torch.inf))
+    sample(run, 4)
+    samples = SamplesStage(4).read(run)
+    with pytest.raises(ValueError, match="1 samples are not finite, the first is sample 1: nothing can be"):
+        samples.finite_images(4)
+    np.testing.assert_array_equal(samples.finite_images(1), samples.images[:1])
+
+
+def test_interpolations_that_are_not_finite_are_refused(run, monkeypatch):
+    monkeypatch.setattr(CountedRun, "respond", overflows(torch.inf))
+    with pytest.raises(NotFinite, match=rf"latent space of t = {T // 2} is not finite"):
+        ensure(InterpolationStage(pairs=2), run)
+    assert "interpolation" not in names(run)
 
 
 def test_samples_of_earlier_weights_are_not_those_of_the_present_ones(run):
