@@ -7,6 +7,7 @@ Nothing here needs torch: what a run is comes from its preset or from its result
 run is read by `experiments.trained_run`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -30,6 +31,8 @@ ABLATION_PRESET = "digits"
 BOUND_PRESET = "photos"
 VARIED = ("diffusion.prediction", "diffusion.objective")
 """Fields that the ablation varies: a study in which the user fixes one of them is of a single run."""
+MOST_KEPT_ELEMENTS = 2**18
+"""Elements of a result that is kept in memory, 2 MiB in double precision."""
 OF_THE_DATA = ("ReferenceImages", "Baseline", "SimpleCodes")
 """Types of the results that the weights have no part in: they stay valid when training goes on."""
 
@@ -82,9 +85,17 @@ class StudyRun:
         return max(same or found, key=_created, default=None)
 
     def result(self, name: str, record_type: type[R]) -> R | None:
-        """Return the stored result of the present weights, None if there is none; see `entry`."""
+        """Return the stored result of the present weights, None if there is none; see `entry`.
+
+        Sections ask for the same results again and again, so that small ones are kept in memory.
+        """
         entry = self.entry(name)
-        return None if entry is None else self.results.get(name, record_type, entry.key)
+        if entry is None:
+            return None
+        if sum(math.prod(length for _, length in array) for array in entry.sizes) > MOST_KEPT_ELEMENTS:
+            return self.results.get(name, record_type, entry.key)
+        path = self.results.path
+        return _result(path, path.stat().st_mtime_ns, name, record_type, entry.key)  # type: ignore[arg-type]
 
     def latest(self, name: str, record_type: type[R]) -> R | None:
         """Return the newest result of this name, of whatever weights, None if there is none."""
@@ -359,6 +370,11 @@ def _cell_spec(name: str, cell: Cell, settings: Mapping[str, str], seed: int) ->
     """Return the run of a cell with the user's settings; a learned variance stays learned."""
     kept = {key: text for key, text in settings.items() if not (cell.learned and key == "diffusion.variance")}
     return preset(name, cell, kept, seed)
+
+
+@lru_cache(maxsize=128)
+def _result(path: Path, modified: int, name: str, record_type: type[R], key: str) -> R:
+    return Store(path).get(name, record_type, key)
 
 
 @lru_cache(maxsize=32)

@@ -49,7 +49,9 @@ def write_figure(figure: Figure, data: pd.DataFrame, stem: Path, caption: str) -
     write_csv(data, stem.with_suffix(".csv"))
     _show_names_as_they_are(figure)
     with _svg_of_text():
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        assert engine is not None  # every plot is made with one
+        engine.execute(figure)
         box = figure.get_tightbbox().padded(MARGIN_INCHES)
         figure.set_layout_engine(None)  # laid out and measured once, for all files
     for kind, metadata in WITHOUT_DATES.items():

@@ -14,14 +14,15 @@ from stored_results import (
     main_results,
     make_history,
     make_log,
+    make_samples,
     store_results,
 )
 from tiny import TINY, tiny
 
 from ddpm_eval.protocol import PROTOCOLS, combine
 from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory, FullBoundTerms, bound_name
-from ddpm_eval.results.records import Baseline, Quality, ReferenceImages
-from ddpm_eval.results.store import Entry
+from ddpm_eval.results.records import Baseline, Quality, ReferenceImages, Samples
+from ddpm_eval.results.store import Entry, Store
 from ddpm_eval.spec_text import override
 from experiments.paper.presets import TABLE_2
 from experiments.study import (
@@ -275,6 +276,20 @@ def test_entries_are_read_again_when_the_file_changes(run):
     store_results(run, {BOUND_HISTORY: make_history()}, "earlier")
     assert len(run.entries()) == 2
     assert run.latest(BOUND_HISTORY, BoundHistory).update.tolist() == [10, 20, 30]
+
+
+def test_a_small_result_is_read_once_until_the_file_changes_and_a_large_one_every_time(run, monkeypatch):
+    read = []
+    get = Store.get
+    monkeypatch.setattr(Store, "get", lambda store, *what: read.append(what[0]) or get(store, *what))
+    store_results(run, {"training": make_log(), "samples": make_samples(3)})
+    for _ in range(3):
+        assert run.result("samples", Samples) is run.result("samples", Samples)
+    assert read == ["samples"]
+    store_results(run, {"samples": make_samples(4)})
+    assert len(run.result("samples", Samples).images) == 4
+    monkeypatch.setattr("experiments.study.MOST_KEPT_ELEMENTS", 4 * 64)  # the times and shares make it larger
+    assert run.result("samples", Samples) is not run.result("samples", Samples)
 
 
 def test_results_of_another_run_are_refused(tmp_path):
