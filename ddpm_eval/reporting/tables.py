@@ -15,6 +15,7 @@ import pandas as pd
 
 from ddpm_eval.files import atomic_write, write_text
 from ddpm_eval.reporting.estimate_columns import bounds_of, is_bound
+from ddpm_eval.reporting.latex import LatexLayout, latex_table
 from ddpm_eval.reporting.report_parts import Table, markdown_text
 
 PAPER = "paper (CIFAR-10)"
@@ -63,6 +64,7 @@ def write_table(
     csv_columns: Sequence[str] | None = None,
     shown: pd.DataFrame | None = None,
     texts: Mapping[str, Sequence[str]] | None = None,
+    layout: LatexLayout | None = None,
 ) -> Table:
     """Write a table as CSV with the raw numbers, and as Markdown and LaTeX with formatted ones.
 
@@ -74,6 +76,7 @@ def write_table(
         shown: what people read instead, such as the same numbers as a matrix.
         texts: of columns that are shown, a text for each row that is read instead of the number, such as
             ``9.46 ± 0.11``; the number is formatted where the text is empty.
+        layout: how the paper sets the table; by default LaTeX has all columns.
 
     Raises:
         ValueError: if a file cannot be written.
@@ -81,7 +84,7 @@ def write_table(
     table = _formatted(frame if shown is None else shown, stem, caption, texts or {})
     write_csv(frame if csv_columns is None else frame[list(csv_columns)], stem.with_suffix(".csv"))
     write_text(stem.with_suffix(".md"), _markdown(table))
-    write_text(stem.with_suffix(".tex"), _latex(table))
+    write_text(stem.with_suffix(".tex"), latex_table(table, layout))
     return table
 
 
@@ -198,38 +201,3 @@ def _markdown(table: Table) -> str:
     rule = ["---:" if right else "---" for right in table.numeric]
     lines = [line(table.header), line(rule), *map(line, table.rows)]
     return "\n".join([*lines, "", markdown_text(table.full_caption), ""])
-
-
-def _latex(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(_escape_latex, cells)) + r" \\"
-
-    places = "".join("r" if right else "l" for right in table.numeric)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_escape_latex(table.full_caption)}}}",
-        rf"\begin{{tabular}}{{{places}}}",
-        r"\toprule",
-        line(table.header),
-        r"\midrule",
-        *map(line, table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _escape_latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "≤": r"$\leq$",
-    }
-    one_line = " ".join(text.splitlines())
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in one_line)

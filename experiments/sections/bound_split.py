@@ -6,6 +6,7 @@ from ddpm_eval.reporting.bound_comparisons import baseline_table, simple_codes_t
 from ddpm_eval.reporting.bound_tables import bound_estimates, split_table, terms_table
 from ddpm_eval.reporting.curves import lines_of, papers_marks, zoom_into_the_end
 from ddpm_eval.reporting.figure_files import write_figure
+from ddpm_eval.reporting.latex import LatexLayout
 from ddpm_eval.reporting.plots import plot_ranges, plot_rate_distortion, plot_terms
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve, table4
 from ddpm_eval.reporting.report_parts import Curve, Illustration, Section, Table
@@ -56,15 +57,30 @@ def _tables(study: Study, terms: BoundTerms, every_term: BoundTerms) -> list[Tab
     )
     fewer = len(every_term.image_id) < len(terms.image_id)
     compression = write_table(
-        table4(every_term, published.table_4()),
+    steps = table4(every_term, published.table_4())
+        steps,
         study.tables / "table4",
         "Progressive lossy compression: rate received before each estimate of x_0, and its error; "
         f"{_how(study, every_term)}{OF_FEWER if fewer else ''}. {paper_columns(study)}",
     )
+        layout=_table4_layout(steps),
     return [split, compression, *(table for run in study.subjects for table in _baselines(study, run))]
 
 
 def _baselines(study: Study, run: StudyRun) -> list[Table]:
+def _table4_layout(steps: pd.DataFrame) -> LatexLayout:
+    """Return the layout of the paper's Table 4, with the paper's values behind the measured ones."""
+    return LatexLayout(
+        label="Reverse process time ($T - t + 1$)",
+        rows=[str(step) for step in steps["reverse_steps"]],
+        columns={
+            **{"rate_bits_per_dim": "Rate (bits/dim)", "rmse_255": "Distortion (RMSE, 0--255)"},
+            **{"paper_rate_bits_per_dim": "Rate", "paper_rmse_255": "Distortion"},
+        },
+        spans=(("measured", 2), ("paper (CIFAR-10)", 2)),
+    )
+
+
     """Return the table of what a run's model should beat, if it is measured."""
     terms = run.bound()
     baseline = run.result("baseline", Baseline)

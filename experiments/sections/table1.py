@@ -5,6 +5,7 @@ import pandas as pd
 from ddpm_eval.reporting import quality_tables
 from ddpm_eval.reporting.bound_tables import bound_estimates
 from ddpm_eval.reporting.estimate_columns import estimate_cells
+from ddpm_eval.reporting.latex import LatexLayout, escape
 from ddpm_eval.reporting.report_parts import Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality
@@ -27,7 +28,29 @@ def section(study: Study) -> Section:
     literature = published.table_1()
     frame = quality_tables.table1(measured, literature)
     texts = {column: [""] * len(measured) + rest for column, rest in _as_published(literature).items()}
-    return Section(TITLE, tables=[write_table(frame, study.tables / "table1", CAPTION, texts=texts)])
+    layout = _layout(frame, len(measured))
+    table = write_table(frame, study.tables / "table1", CAPTION, texts=texts, layout=layout)
+    return Section(TITLE, tables=[table])
+
+
+def _layout(frame: pd.DataFrame, measured: int) -> LatexLayout:
+    """Return the layout of the paper's Table 1, with the measured models above its two groups."""
+    conditional = frame["conditional"].tolist()
+    features = [f" ({name})" for name in frame["features"][:measured]] + [""] * (len(frame) - measured)
+    return LatexLayout(
+        label="Model",
+        rows=[escape(f"{model}{name}") for model, name in zip(frame["model"], features, strict=True)],
+        columns={
+            **{"score": "IS or score", "frechet_distance": "FID or distance"},
+            **{"test_bits_per_dim": "Test", "train_bits_per_dim": "Train"},
+        },
+        groups={
+            0: "Measured",
+            conditional.index(True): "Conditional",
+            conditional.index(False, measured): "Unconditional",
+        },
+        spans=(("", 2), ("NLL (bits/dim)", 2)),
+    )
 
 
 def _as_published(literature: pd.DataFrame) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from ddpm_eval.reporting.ablation_figure import plot_ablation
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS, AblationCell, ablation_table
 from ddpm_eval.reporting.estimate_columns import estimate_cells, estimate_columns
 from ddpm_eval.reporting.figure_files import write_figure
+from ddpm_eval.reporting.latex import LatexLayout
 from ddpm_eval.reporting.replicates import SAME_IMAGES, replicated_ablation
 from ddpm_eval.reporting.report_parts import Section, Table
 from ddpm_eval.reporting.tables import write_table
@@ -30,6 +31,23 @@ from experiments.study import Study, StudyRun
 
 TITLE = "Ablation (Table 2)"
 LAST = ("score_std", "trainings", "n_samples", "n_images", "features", "reference_distance")
+LAYOUT = LatexLayout(
+    label="Objective",
+    rows=(
+        *(r"$L$, learned diagonal $\Sigma$", r"$L$, fixed isotropic $\Sigma$"),
+        r"$\|\tilde\mu - \tilde\mu_\theta\|^2$",
+        *(r"$L$, learned diagonal $\Sigma$", r"$L$, fixed isotropic $\Sigma$"),
+        r"$\|\tilde\epsilon - \epsilon_\theta\|^2$ ($L_\mathrm{simple}$)",
+    ),
+    columns={
+        **dict.fromkeys(("score", "frechet_distance", "bits_per_dim"), ""),
+        "paper_inception_score": "IS",
+        "paper_fid": "FID",
+    },
+    groups={0: r"$\tilde\mu$ prediction (baseline)", 3: r"$\epsilon$ prediction"},
+    spans=(("measured", 3), ("paper (CIFAR-10)", 2)),
+)
+"""The paper's Table 2, with bits/dim beside the measured values and the paper's values behind them."""
 """Columns that a narrow page may hide behind the measured values and the paper's."""
 OVER_SEEDS = (*(f"{name}_std_over_trainings" for name in SAME_IMAGES), "trainings")
 """Columns of Table 2 that there are of several seeds only."""
@@ -57,7 +75,7 @@ def section(study: Study) -> Section:
     columns = [*TABLE2_COLUMNS, *(column for column in frame if column in OVER_SEEDS)]
     scores = published.table_2()[["inception_score", "inception_score_std"]]
     texts = {"paper_inception_score": [published.score_text(*row) for row in scores.to_numpy()]}
-    tables = [write_table(frame, study.tables / "table2", caption, columns, shown, texts)]
+    tables = [write_table(frame, study.tables / "table2", caption, columns, shown, texts, LAYOUT)]
     if study.replicates:
         tables += [_every_training(study, of_seeds), _differences(study)]
     figures = []

@@ -1,8 +1,6 @@
 """What a table's cells and files hold."""
 
 import math
-import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
@@ -55,18 +53,6 @@ def test_a_table_keeps_raw_numbers_in_its_csv_and_joins_intervals_elsewhere(abla
     lines = (tmp_path / "tables" / "table2.md").read_text().splitlines()
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == list(table.rows[0])
     assert "Numbers of 50% & more_or_less." in lines
-
-
-def test_latex_is_escaped_and_every_row_has_all_cells(ablation, tmp_path):
-    table = write_table(ablation, tmp_path / "t", r"50% & a_b ~ \x {y} $z$ #1 ^")
-    text = (tmp_path / "t.tex").read_text()
-    assert (
-        r"\caption{50\% \& a\_b \textasciitilde{} \textbackslash{}x \{y\} \$z\$ \#1 \textasciicircum{}}"
-        in text
-    )
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(body) == 1 + len(ablation)
-    assert {line.replace(r"\&", "").count("&") for line in body} == {len(table.header) - 1}
 
 
 def test_pipes_do_not_break_a_markdown_row(tmp_path):
@@ -180,16 +166,3 @@ def test_a_text_is_read_instead_of_its_number_which_still_sorts_the_column(tmp_p
     assert (table.values, table.numeric) == ((("a", 9.46), ("b", 2.0)), (False, True))
     assert r"9.46 $\pm$ 0.11" in (tmp_path / "t.tex").read_text()
     assert pd.read_csv(tmp_path / "t.csv")["score"].tolist() == [9.46, 2.0]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
-def test_latex_compiles_with_booktabs(ablation, tmp_path):
-    texts = {"score": ["≤ 9.46 ± 0.11", *[""] * 5]}
-    write_table(ablation, tmp_path / "t", r"50% & a_b ~ \x {y} $z$ #1 ^", texts=texts)
-    (tmp_path / "paper.tex").write_text(
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{t.tex}\n\\end{document}\n"
-    )
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:]

@@ -29,6 +29,18 @@ def test_tables_and_figures_are_of_the_test_bound_under_protocol_paper(measured)
     assert len(pd.read_csv(measured.tables / "table4.csv")) == 10
 
 
+def test_latex_of_table_4_counts_the_steps_as_the_paper_does(measured):
+    section(measured)
+    lines = (measured.tables / "table4.tex").read_text().splitlines()
+    assert lines[lines.index(r"\midrule") - 1] == (
+        r"Reverse process time ($T - t + 1$) & Rate (bits/dim) & Distortion (RMSE, 0--255) & "
+        r"Rate & Distortion \\"
+    )
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert [line.split(" & ")[0] for line in body] == [str(step) for step in range(20, 0, -2)]
+    assert all(line.count(" & ") == 4 for line in body)
+
+
 def test_the_table_of_baselines_lists_codes_that_know_no_image(measured):
     section(measured)
     table = pd.read_csv(measured.tables / "baseline.csv").set_index("model")

@@ -48,6 +48,23 @@ def test_a_single_run_is_shown_whatever_it_predicts(tmp_path):
     assert measured_rows(study)["model"].tolist() == ["this run: model"]
 
 
+def test_latex_has_the_groups_of_the_paper_below_what_was_measured(measured):
+    section(measured)
+    lines = (measured.tables / "table1.tex").read_text().splitlines()
+    titles = [line for line in lines if r"\textbf" in line]
+    assert [title.split(r"\textbf{")[1] for title in titles] == [
+        r"Measured}} \\",
+        r"Conditional}} \\",
+        r"Unconditional}} \\",
+    ]
+    assert lines[lines.index(titles[1]) + 1] == r"\quad EBM (conditional) & 8.30 & 37.9 & -- & -- \\"
+    assert lines[lines.index(titles[2]) + 1] == (
+        r"\quad Diffusion (original) & -- & -- & $\leq$ 5.40 & -- \\"
+    )
+    ours = r"\quad DDPM (L\_simple) & 9.46 $\pm$ 0.11 & 3.17 & $\leq$ 3.75 & $\leq$ 3.72 \\"
+    assert lines.count(ours) == 1
+
+
 def test_the_literature_is_shown_as_it_was_published(measured):
     (table,) = section(measured).tables
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}

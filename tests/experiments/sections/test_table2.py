@@ -1,12 +1,16 @@
 """Table 2 shows all six cells, says how each was measured, and which diverged."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
+from pdflatex import compile_tables, needs_pdflatex
 from quality_examples import make_quality
 from stored_results import STEPS, cell_results, make_log, store_results
 
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS
+from experiments.sections import bound_split, table1, table2
 from experiments.sections.table2 import section
 from experiments.study import StudyOptions, replicated, resolve_preset
 
@@ -43,6 +47,40 @@ def test_what_a_narrow_page_may_hide_comes_last_or_is_said_once(measured):
     shown = [name for name in table.header if name in last]
     assert table.header[len(table.header) - len(shown) :] == tuple(shown)
     assert {*shown, *(name for name, _ in table.constants)} >= set(last)
+
+
+def test_latex_has_the_layout_of_the_paper(measured):
+    section(measured)
+    lines = (measured.tables / "table2.tex").read_text().splitlines()
+    assert lines[lines.index(r"\toprule") + 1 : lines.index(r"\midrule")] == [
+        r" & \multicolumn{3}{c}{measured} & \multicolumn{2}{c}{paper (CIFAR-10)} \\",
+        r"\cmidrule(lr){2-4} \cmidrule(lr){5-6}",
+        r"Objective & score & Frechet distance & bits/dim & IS & FID \\",
+    ]
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert [line.split(" & ")[0] for line in body] == [
+        r"\multicolumn{6}{l}{\textbf{$\tilde\mu$ prediction (baseline)}} \\",
+        r"\quad $L$, learned diagonal $\Sigma$",
+        r"\quad $L$, fixed isotropic $\Sigma$",
+        r"\quad $\|\tilde\mu - \tilde\mu_\theta\|^2$",
+        r"\addlinespace",
+        r"\multicolumn{6}{l}{\textbf{$\epsilon$ prediction}} \\",
+        r"\quad $L$, learned diagonal $\Sigma$",
+        r"\quad $L$, fixed isotropic $\Sigma$",
+        r"\quad $\|\tilde\epsilon - \epsilon_\theta\|^2$ ($L_\mathrm{simple}$)",
+    ]
+    assert body[1].endswith(r" & 7.28 $\pm$ 0.10 & 23.69 \\") and body[3].endswith(r" & -- & -- \\")
+
+
+@pytest.mark.slow
+@needs_pdflatex
+def test_pdflatex_sets_the_papers_tables(measured, tmp_path):
+    for one in (table1, table2, bound_split):
+        one.section(measured)
+    names = ["table1", "table2", "table4"]
+    for name in names:
+        shutil.copy(measured.tables / f"{name}.tex", tmp_path)
+    compile_tables(tmp_path, names)
 
 
 def test_cells_that_diverged_are_results(empty):
