@@ -56,18 +56,17 @@ def _tables(study: Study, terms: BoundTerms, every_term: BoundTerms) -> list[Tab
         f"{_how(study, terms)}. {paper_columns(study)}",
     )
     fewer = len(every_term.image_id) < len(terms.image_id)
-    compression = write_table(
     steps = table4(every_term, published.table_4())
+    compression = write_table(
         steps,
         study.tables / "table4",
         "Progressive lossy compression: rate received before each estimate of x_0, and its error; "
         f"{_how(study, every_term)}{OF_FEWER if fewer else ''}. {paper_columns(study)}",
-    )
         layout=_table4_layout(steps),
+    )
     return [split, compression, *(table for run in study.subjects for table in _baselines(study, run))]
 
 
-def _baselines(study: Study, run: StudyRun) -> list[Table]:
 def _table4_layout(steps: pd.DataFrame) -> LatexLayout:
     """Return the layout of the paper's Table 4, with the paper's values behind the measured ones."""
     return LatexLayout(
@@ -81,6 +80,7 @@ def _table4_layout(steps: pd.DataFrame) -> LatexLayout:
     )
 
 
+def _baselines(study: Study, run: StudyRun) -> list[Table]:
     """Return the table of what a run's model should beat, if it is measured."""
     terms = run.bound()
     baseline = run.result("baseline", Baseline)

@@ -30,7 +30,6 @@ from experiments.paper.presets import TABLE_2, Cell, cell_of
 from experiments.study import Study, StudyRun
 
 TITLE = "Ablation (Table 2)"
-LAST = ("score_std", "trainings", "n_samples", "n_images", "features", "reference_distance")
 LAYOUT = LatexLayout(
     label="Objective",
     rows=(
@@ -48,6 +47,7 @@ LAYOUT = LatexLayout(
     spans=(("measured", 3), ("paper (CIFAR-10)", 2)),
 )
 """The paper's Table 2, with bits/dim beside the measured values and the paper's values behind them."""
+LAST = ("score_std", "trainings", "n_samples", "n_images", "features", "reference_distance")
 """Columns that a narrow page may hide behind the measured values and the paper's."""
 OVER_SEEDS = (*(f"{name}_std_over_trainings" for name in SAME_IMAGES), "trainings")
 """Columns of Table 2 that there are of several seeds only."""
