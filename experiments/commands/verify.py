@@ -1,7 +1,7 @@
 """The command ``verify``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,8 @@ import click
 
 from ddpm_eval.files import locked_folder
 from ddpm_eval.stages.run_files import Finding, inspect, repair
-from experiments.commands.options import PATH, command_with
+from experiments.commands.options import PATH, AsJson, command_with
+from experiments.json_document import as_text
 
 DAMAGE_FOUND = 1
 """The exit code where something is damaged."""
@@ -26,6 +27,7 @@ class VerifyParameters:
             ["--repair"], is_flag=True, help="Drop what is damaged; the file is kept as NAME.damaged."
         ),
     ]
+    as_json: AsJson
 
 
 @command_with(VerifyParameters)
@@ -36,20 +38,27 @@ def command(parameters: VerifyParameters) -> None:
     that the run shares with others. What --repair drops, reproduce measures again.
 
     \b
-    Example:
+    Examples:
         python cli.py verify runs/digits/eps-mse-fixed-large --repair
+        python cli.py verify runs/digits/eps-mse-fixed-large --json
     """
     run = parameters.run
     found = inspect(run)
-    for each in found:
-        click.echo(line(each))
-    if parameters.repair and any(not each.intact for each in found):
-        with locked_folder(run):
-            for said in repair(found):
-                click.echo(said)
-        found = [each for each in found if each.intact or not each.can_be_made]
     damaged = [each for each in found if not each.intact]
-    click.echo(conclusion(run, damaged))
+    repaired: list[str] = []
+    if parameters.repair and damaged:
+        with locked_folder(run):
+            repaired = list(repair(found))
+        damaged = [each for each in damaged if not each.can_be_made]
+    said = [*map(line, found), *repaired, conclusion(run, damaged)]
+    document = {
+        "command": "verify",
+        "run": {"folder": run},
+        "findings": [asdict(each) for each in found],
+        "repaired": repaired,
+        "intact": not damaged,
+    }
+    click.echo(as_text(document) if parameters.as_json else "\n".join(said))
     if damaged:
         raise SystemExit(DAMAGE_FOUND)
 

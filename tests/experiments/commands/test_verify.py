@@ -1,5 +1,6 @@
 """``verify`` finds what is damaged in each kind of a run's files; ``--repair`` drops just that."""
 
+import json
 import shutil
 
 import h5py
@@ -84,6 +85,23 @@ def test_results_of_another_run_are_named_and_left_alone(trained_run, tmp_path):
         output = call("verify", trained_run, *options, code=1)
         assert "it holds results of another run than checkpoint.safetensors (files of two runs exch" in output
         assert (trained_run / "results.h5").read_bytes() == content
+
+
+def test_what_is_found_is_a_document_for_programs(trained_run):
+    folder = {"folder": str(trained_run)}
+    intact = json.loads(call("verify", trained_run, "--json"))
+    assert (intact["command"], intact["run"], intact["intact"]) == ("verify", folder, True)
+    assert [each["path"] for each in intact["findings"]] == [
+        str(trained_run / name) for name in ("checkpoint.safetensors", "results.h5")
+    ]
+    assert intact["findings"][0]["text"].startswith("12 updates, weights ")
+    flip(trained_run / "results.h5", place_of(trained_run / "results.h5", "samples"))
+    damaged = json.loads(call("verify", trained_run, "--json", code=1))
+    (result,) = [each["result"] for each in damaged["findings"] if each["result"] and not each["intact"]]
+    assert result.startswith("samples/") and not damaged["intact"] and damaged["repaired"] == []
+    repaired = json.loads(call("verify", trained_run, "--json", "--repair"))
+    (said,) = repaired["repaired"]
+    assert f"kept 2 results, dropped {result}" in said and repaired["intact"]
 
 
 def test_a_folder_without_a_run_is_a_sentence(tmp_path):
