@@ -43,8 +43,8 @@ class TrainingStage(Stage):
         return log is not None and (log.over or (log.status == "ok" and log.steps >= run.spec.train.steps))
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
-        """Return the cost of all updates, as if none were done."""
-        if not run.is_trained_here:
+        """Return the cost of all updates, as if none were done; 0 if training can never go on."""
+        if not run.is_trained_here or (run.exists and run.training_log().over):
             return 0
         return UPDATE_COST * run.spec.train.steps * run.spec.train.batch_size
 

@@ -19,7 +19,7 @@ from ddpm_eval.stages.training_stage import (
     record_training,
     stored_log,
 )
-from ddpm_eval.training import loop
+from ddpm_eval.training import checkpoint, loop
 from ddpm_eval.training.loop import TrainingOptions
 
 T = TINY.diffusion.timesteps
@@ -43,6 +43,14 @@ def test_training_stores_its_log_and_the_chains_tables(run):
         np.testing.assert_array_equal(getattr(tables, name), getattr(schedule, name).numpy()[1:])
     np.testing.assert_array_equal(tables.fixed_large, schedule.fixed_variance("fixed-large").numpy()[1:])
     np.testing.assert_array_equal(tables.fixed_small, schedule.fixed_variance("fixed-small").numpy()[1:])
+
+
+def test_a_published_run_has_no_training_left(run):
+    stage = TrainingStage()
+    assert stage.network_evaluations(run) == 3 * TINY.train.steps * TINY.train.batch_size
+    published = checkpoint.averaged(checkpoint.load(run.checkpoint, prefixes=("ema/", "log/")))
+    checkpoint.save(run.checkpoint, published)
+    assert stage.network_evaluations(again(run)) == 0
 
 
 def test_log_and_tables_are_stored_in_one_step(run, monkeypatch):
