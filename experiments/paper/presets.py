@@ -104,7 +104,7 @@ _TRAINING = {
     "mnist":                  _Effort(   20_000, 128, 5e-4, 1_000, 0.999,  1_000, "fixed-large",  2_048,  1_000, 2_048),
     "cifar10":                _Effort(  800_000, 128, 2e-4, 5_000, 0.9999, 5_000, "fixed-large", 50_000, 10_000, 2_560),
     "cifar10-small":          _Effort(  200_000, 256, 4e-4, 1_000, 0.9995, 5_000, "fixed-large", 10_000, 10_000, 2_560),
-    "cifar10-tiny":           _Effort(   20_000,  64, 1e-3,   500, 0.9995,   500, "fixed-large",    256,    250,   256,   500, None, "importance"),
+    "cifar10-tiny":           _Effort(   20_000,  64, 1e-3,   500, 0.9995,   500, "fixed-large",    256,    250,   256,  None, 500, "importance"),
     "celebahq256":            _Effort(  500_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
     "lsun-bedroom256":        _Effort(2_400_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
     "lsun-church256":         _Effort(1_200_000,  64, 2e-5, 5_000, 0.9999, 5_000, "fixed-small", 50_000,  1_000,     0),
