@@ -106,9 +106,9 @@ class BoundStage(Stage):
         """Return the bound of the training images that variance ``optimal`` is estimated from."""
         return [stage for protocol in self.protocols for stage in self._optimal_requires(protocol)]
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the network serves a chain of so many steps."""
-        return self.num_steps is None or run.can_skip_steps
+    def obstacle(self, run: Run) -> str:
+        """Return why the network does not serve a chain of so many steps."""
+        return "" if self.num_steps is None else self.no_fewer_steps(run)
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of what is missing; protocols of equal numbers of draws share them."""

@@ -103,10 +103,11 @@ class SimpleCodesStage(Stage):
         coders = [(coder.name, dict(coder.options)) for coder in CODERS]
         return digest("simple codes", run.train_images.digest, run.test_images.digest, positions, coders)
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the images are few enough to be held in memory at once."""
-        images = len(run.train_images) + len(run.test_images)
-        return images * int(np.prod(run.shape)) <= MOST_CODED_ELEMENTS
+    def obstacle(self, run: Run) -> str:
+        """Return why the images cannot be held in memory at once."""
+        elements = (len(run.train_images) + len(run.test_images)) * int(np.prod(run.shape))
+        fits = elements <= MOST_CODED_ELEMENTS
+        return "" if fits else f"the images have {elements:,} elements, more than {MOST_CODED_ELEMENTS:,}"
 
     def compute(self, run: Run, work: Work) -> Record | None:
         """Fit the histograms and code the test images, on the main process."""

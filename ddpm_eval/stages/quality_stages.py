@@ -46,6 +46,7 @@ from ddpm_eval.stages.sampling_stages import (
     TrajectoryStage,
 )
 
+NO_FEATURES = "the images have no labels to train a classifier on (--inception-weights FILE needs none)"
 CURVE_METRICS = ("frechet_distance", "score")
 ESTIMATOR_CONSTANTS = (
     distances.IMAGES_PER_FEATURE,
@@ -110,9 +111,11 @@ class _QualityStage(Stage):
 
     source: FeatureSource = field(default_factory=FeatureSource)
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether there are features, and samples to measure."""
-        return self.source.exists(run) and self.n(run) > 0
+    def obstacle(self, run: Run) -> str:
+        """Return what is missing: features, or samples to measure."""
+        if not self.source.exists(run):
+            return NO_FEATURES
+        return "" if self.n(run) > 0 else "no samples are asked for (evaluation.n_curve is 0)"
 
     def key(self, run: Run) -> str:
         """Return the digest of everything that the result depends on."""
@@ -222,9 +225,12 @@ class QualityOverStepsStage(_QualityStage):
         """The name of the result."""
         return QUALITY_OVER_STEPS[self.method]
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether there are features and samples, and the network serves shorter chains."""
-        return super().applies(run) and run.can_skip_steps and len(self._samples(run)) > 0
+    def obstacle(self, run: Run) -> str:
+        """Return what is missing: features, samples, or a network that serves shorter chains."""
+        if not run.can_skip_steps:
+            return self.no_fewer_steps(run)
+        none = "" if self._samples(run) else f"a chain of {run.spec.diffusion.timesteps} steps is too short"
+        return super().obstacle(run) or none
 
     def requires(self, run: Run) -> Sequence[Stage]:
         """Return the samples of every number of steps."""
@@ -264,9 +270,9 @@ class OtherVarianceQualityStage(_QualityStage):
     name = QUALITY_OF_OTHER_VARIANCE
     record = Quality
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether there are features, and whether the network serves the other variance."""
-        return super().applies(run) and OtherVarianceSamplesStage().applies(run)
+    def obstacle(self, run: Run) -> str:
+        """Return what is missing: features, or a network that serves the other variance."""
+        return super().obstacle(run) or OtherVarianceSamplesStage().obstacle(run)
 
     def requires(self, run: Run) -> Sequence[Stage]:
         """Return the samples."""

@@ -32,6 +32,7 @@ OTHER_VARIANCE: dict[str, Literal["fixed-large", "fixed-small"]] = {
     "fixed-large": "fixed-small",
     "fixed-small": "fixed-large",
 }
+CONDITIONAL = "the network is class-conditional, and a mixture of two images has no class of its own"
 OTHER_VARIANCE_SAMPLES = "samples-other-variance"
 TRAJECTORY_STEPS = 20
 PAIRING = "the first images, in pairs of different classes"
@@ -79,9 +80,10 @@ class SamplesStage(Stage):
         name = replace(self, num_steps=None).name if whole else self.name
         return (Output(run.results.qualified(name), self.key(run)),)
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the network serves a chain of so many steps."""
-        return self._steps(run) == run.spec.diffusion.timesteps or run.can_skip_steps
+    def obstacle(self, run: Run) -> str:
+        """Return why the network does not serve a chain of so many steps."""
+        whole = self._steps(run) == run.spec.diffusion.timesteps
+        return "" if whole else self.no_fewer_steps(run)
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether enough samples are stored."""
@@ -172,10 +174,12 @@ class OtherVarianceSamplesStage(SamplesStage):
         """Return where the samples are stored."""
         return (Output(run.results.qualified(self.name), self.key(run)),)
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the variance is fixed and training did not depend on it."""
+    def obstacle(self, run: Run) -> str:
+        """Return why no other variance is served: it is not fixed, or training depended on it."""
         diffusion = run.spec.diffusion
-        return diffusion.variance in OTHER_VARIANCE and diffusion.objective == "mse"
+        variance, objective = diffusion.variance, diffusion.objective
+        free = variance in OTHER_VARIANCE and objective == "mse"
+        return "" if free else f"the network was trained with variance {variance} on objective {objective}"
 
     def process(self, run: Run) -> ReverseProcess:
         """Return the run's reverse process with the other variance."""
@@ -270,9 +274,12 @@ class InterpolationStage(Stage):
             for name, t in zip(names, self.latent_times(run), strict=True)
         )
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the test set has enough images for the pairs, and the network takes no classes."""
-        return not run.spec.is_conditional and 2 * self.pairs <= len(run.test_images)
+    def obstacle(self, run: Run) -> str:
+        """Return why there are no mixtures: the network takes classes, or the test set has too few images."""
+        if run.spec.is_conditional:
+            return CONDITIONAL
+        wanted, found = 2 * self.pairs, len(run.test_images)
+        return "" if wanted <= found else f"interpolations need {wanted} test images, but there are {found}"
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of all mixtures."""
@@ -293,9 +300,7 @@ class InterpolationStage(Stage):
     def check(self, run: Run) -> None:
         """Raise ValueError if the chain has no such time, or the test set too few images."""
         if run.spec.is_conditional:
-            raise ValueError(
-                "the network is class-conditional, and a mixture of two images has no class of its own"
-            )
+            raise ValueError(CONDITIONAL)
         timesteps = run.spec.diffusion.timesteps
         for t in self.latent_times(run):
             if not 1 <= t <= timesteps:

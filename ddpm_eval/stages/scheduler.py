@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ddpm_eval import runtime
 from ddpm_eval.files import locked_folder
+from ddpm_eval.results.obstacles import note_left_out
 from ddpm_eval.runtime import ALONE, Progress, ProgressEvent
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.stages.base import Stage, ensure, is_done
@@ -139,11 +140,23 @@ def execute(job: Job, threads: int | None, on_progress: OnProgress) -> None:
 def _bring_about(name: str, parts: Sequence[Stage], run: Run, job: Job, on_progress: OnProgress) -> None:
     run.progress = _reporting(job, on_progress, name)
     missing = run.runtime.any_process(not _done(parts, run))
-    for stage in parts:
-        if stage.applies(run):
-            ensure(stage, run)
+    try:
+        for stage in parts:
+            if stage.applies(run):
+                ensure(stage, run)
+    except ValueError as error:
+        _note_left_out(run, name, f"the stage {name} failed: {error}")
+        raise
+    obstacles = [obstacle for stage in parts if (obstacle := stage.obstacle(run))]
+    none = "" if parts else f"a chain of {run.spec.diffusion.timesteps} steps is too short"
+    _note_left_out(run, name, obstacles[0] if obstacles else none)
     if missing:
         on_progress(ProgressEvent(job.name, name, 1, 1, stored=True))
+
+
+def _note_left_out(run: Run, name: str, reason: str) -> None:
+    if run.runtime.main:
+        note_left_out(run.folder, name, reason)
 
 
 def _reporting(job: Job, on_progress: OnProgress, stage: str | None = None) -> Progress:

@@ -32,9 +32,11 @@ class SharedLatentsStage(Stage):
         """Return the digest of everything that the images depend on."""
         return result_key(run, *run.sampling_choices, "shared", self.times(run), CHAINS, SAMPLES_PER_LATENT)
 
-    def applies(self, run: Run) -> bool:
-        """Tell whether the network takes no classes, of which each sample would have another one."""
-        return not run.spec.is_conditional
+    def obstacle(self, run: Run) -> str:
+        """Return why samples cannot share a latent: with classes each would have another one."""
+        if run.spec.is_conditional:
+            return "the network is class-conditional, and samples of one latent would differ by class"
+        return ""
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of the chains down to the last x_t, and of all samples."""

@@ -15,6 +15,7 @@ from ddpm_eval.reporting.term_ranges import range_table
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.records import Baseline, SimpleCodes
 from experiments.describe import paper_columns
+from experiments.left_out import left_out
 from experiments.paper import published
 from experiments.study import Study, StudyRun
 from experiments.variance_floors import variance_floors
@@ -32,7 +33,7 @@ def section(study: Study) -> Section:
     """Render the split, Table 4, Fig. 5 and the bound's terms."""
     terms = study.bound_run.bound()
     if terms is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.bound_run, "bound-test-protocols")
     every_term = study.bound_run.full_bound() or terms
     tables = _tables(study, terms, every_term)
     figures = _figures(study, every_term)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ddpm_eval.reporting.report_parts import Section
 from ddpm_eval.reporting.tables import format_estimate, write_table
+from experiments.left_out import left_out
 from experiments.paper.claims import CheckedClaim, check_claims
 from experiments.study import Study
 
@@ -25,7 +26,7 @@ CAPTION = (
 def section(study: Study) -> Section:
     """Render the table of claims."""
     if not any(run.entries() for run in study.every_run):
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "train")
     checked = check_claims(study)
     frame = pd.DataFrame([_row(found) for found in checked], columns=COLUMNS)
     shown = frame.assign(

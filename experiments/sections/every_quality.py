@@ -17,6 +17,7 @@ from ddpm_eval.reporting.quality_tables import quality_matrix, quality_table
 from ddpm_eval.reporting.report_parts import Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Coverage, Quality
+from experiments.left_out import left_out
 from experiments.study import Study
 
 TITLE = "Sample quality of every run"
@@ -27,7 +28,7 @@ def section(study: Study) -> Section:
     found = {run.label: run.result("quality", Quality) for run in study.runs}
     results = {name: quality for name, quality in found.items() if quality is not None}
     if not results:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "quality")
     quality = _quality(study, results)
     caveats = sorted({quality.caveat for quality in results.values() if quality.caveat})
     coverage = study.main.result("coverage", Coverage)

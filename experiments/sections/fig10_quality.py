@@ -9,6 +9,7 @@ from ddpm_eval.reporting.plots import YARDSTICK, plot_quality
 from ddpm_eval.reporting.quality_tables import quality_over_time
 from ddpm_eval.reporting.report_parts import Curve, Section
 from ddpm_eval.results.records import QUALITY_OVER_TIME, Quality, QualityCurve, Trajectory
+from experiments.left_out import left_out
 from experiments.study import Study
 
 TITLE = "Quality over the reverse process (Fig. 10)"
@@ -18,7 +19,7 @@ def section(study: Study) -> Section:
     """Render the Frechet distance and the score of x0_hat over the reverse process."""
     curve = study.main.result(QUALITY_OVER_TIME, QualityCurve)
     if curve is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, QUALITY_OVER_TIME)
     frame = quality_over_time(curve, study.main.spec.diffusion.timesteps)
     caption = (
         f"Estimates x0_hat of the first {curve.n_samples} samples, clipped to [-1, 1], over the reverse "

@@ -8,6 +8,7 @@ from ddpm_eval.reporting.quality_tables import memorisation_table
 from ddpm_eval.reporting.report_parts import Illustration, Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Neighbours
+from experiments.left_out import left_out
 from experiments.study import Study
 
 PIXELS = "nearest in pixels\n(RMS difference, 8-bit levels)"
@@ -23,7 +24,7 @@ def section(study: Study) -> Section:
     """Render Fig. 15 and the memorisation statistic."""
     found = study.main.result("neighbours", Neighbours)
     if found is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "neighbours")
     mirrored = " and their mirror images" if found.mirrored else ""
     caption = (
         f"Are the samples copies? The first {found.n_samples} samples against {found.n_held_out} test images "

@@ -13,6 +13,7 @@ from ddpm_eval.reporting.quality_tables import quality_over_time
 from ddpm_eval.reporting.rate_distortion_tables import rate_distortion_curve
 from ddpm_eval.reporting.report_parts import Curve, Measure, ProgressiveSlider, Section
 from ddpm_eval.results.records import QUALITY_OVER_TIME, QualityCurve, Trajectory
+from experiments.left_out import left_out
 from experiments.study import Study
 
 MOVED = 16
@@ -30,7 +31,7 @@ def section(study: Study) -> Section:
     """Render Fig. 6."""
     path = study.bound_run.result("progressive", Trajectory)
     if path is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.bound_run, "progressive")
     spec = study.bound_run.spec
     steps = [spec.diffusion.timesteps - int(t) + 1 for t in path.t]
     shown = path.x_0_hat[:, : spec.evaluation.n_progressive]

@@ -8,6 +8,7 @@ from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.image_grids import pixel_table, plot_groups
 from ddpm_eval.reporting.report_parts import Illustration, Section
 from ddpm_eval.results.records import SharedLatents
+from experiments.left_out import left_out
 from experiments.study import Study
 
 TITLE = "Samples that share a latent (Fig. 7)"
@@ -17,7 +18,7 @@ def section(study: Study) -> Section:
     """Render Fig. 7."""
     found = study.main.result("shared-latents", SharedLatents)
     if found is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "shared-latents")
     return Section(TITLE, figures=[shared_latents_figure(found, study.figures / "shared_latents")])
 
 

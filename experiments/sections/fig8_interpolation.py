@@ -8,6 +8,7 @@ from ddpm_eval.reporting.figure_files import write_figure
 from ddpm_eval.reporting.image_grids import pixel_table, plot_columns
 from ddpm_eval.reporting.report_parts import Illustration, Section
 from ddpm_eval.results.records import Interpolations
+from experiments.left_out import left_out
 from experiments.study import Study
 
 TITLE = "Interpolation (Fig. 8)"
@@ -17,7 +18,7 @@ def section(study: Study) -> Section:
     """Render Fig. 8."""
     found = study.main.result("interpolation", Interpolations)
     if found is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "interpolate")
     return Section(TITLE, figures=[interpolation_figure(found, study.figures / "interpolation")])
 
 

@@ -10,6 +10,7 @@ from ddpm_eval.reporting.image_grids import pixel_table, plot_rows
 from ddpm_eval.reporting.report_parts import Illustration, Section
 from ddpm_eval.results.fields import Array
 from ddpm_eval.results.records import Interpolations
+from experiments.left_out import left_out
 from experiments.study import Study, StudyRun
 
 TITLE = "Interpolation at several times (Fig. 9)"
@@ -19,7 +20,7 @@ def section(study: Study) -> Section:
     """Render Fig. 9, if there are interpolations at more than one time."""
     found = _interpolations(study.main)
     if len(found) < 2:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "interpolate-times")
     return Section(TITLE, figures=[times_figure(found, study.figures / "interpolation_times")])
 
 

@@ -9,6 +9,7 @@ from ddpm_eval.reporting.tables import format_estimate, write_table
 from ddpm_eval.reporting.term_ranges import objective_table
 from ddpm_eval.results.bound_terms import BoundTerms
 from ddpm_eval.results.records import ScheduleTables
+from experiments.left_out import left_out
 from experiments.paper.evidence import EPS_L, EPS_MSE, paired_difference
 from experiments.paper.presets import Cell, cell_of
 from experiments.study import Study, StudyRun
@@ -25,7 +26,9 @@ def section(study: Study) -> Section:
     of_l, of_l_simple = (_bound(study, cell) for cell in (EPS_L, EPS_MSE))
     schedule = study.main.result("schedule", ScheduleTables)
     if of_l is None or of_l_simple is None or schedule is None:
-        return Section(TITLE)
+        runs = {cell_of(run.spec): run for run in study.runs}
+        lacking = runs.get(EPS_L, study.main) if of_l is None else study.main
+        return left_out(TITLE, lacking, "bound-test-stratified")
     if of_l.num_steps != of_l_simple.num_steps:
         return Section(TITLE, "The two models' bounds are of chains of different lengths.")
     frame = objective_table(of_l, of_l_simple, schedule)

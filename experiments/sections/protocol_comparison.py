@@ -10,6 +10,7 @@ from ddpm_eval.reporting.plots import plot_against
 from ddpm_eval.reporting.report_parts import Illustration, Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms
+from experiments.left_out import left_out
 from experiments.paper.evidence import FROM_OTHER_PLACES
 from experiments.study import Study
 from experiments.variance_floors import floor_sum, variance_floors
@@ -29,7 +30,7 @@ def section(study: Study) -> Section:
     """Render the comparison of protocols, of splits and of estimators."""
     results = sorted(study.bound_run.bounds("test"), key=lambda terms: terms.protocol.name != PAPER.name)
     if not results:
-        return Section(TITLE)
+        return left_out(TITLE, study.bound_run, "bound-test-protocols")
     train, test = study.main.bound("train"), study.main.bound("test")
     tables = [_protocols(study, results)]
     if train is not None and test is not None:

@@ -9,6 +9,7 @@ from ddpm_eval.reporting.quality_tables import quality_over_steps
 from ddpm_eval.reporting.report_parts import Curve, Line, Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import QUALITY_OVER_STEPS, Quality, QualityCurve
+from experiments.left_out import left_out
 from experiments.study import Study
 
 TITLE = "Quality against the number of sampling steps"
@@ -24,7 +25,7 @@ def section(study: Study) -> Section:
     found = (study.main.result(name, QualityCurve) for name in names)
     curves = [curve for curve in found if curve is not None]
     if not curves:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, *names)
     frame = quality_over_steps(curves)
     entries = (study.main.entry(name) for name in names)
     device = next(entry.provenance["device"] for entry in entries if entry is not None)

@@ -9,6 +9,7 @@ from ddpm_eval.reporting.image_grids import pixel_table, plot_rows, plot_samples
 from ddpm_eval.reporting.report_parts import Choice, Illustration, Option, Section
 from ddpm_eval.reporting.tables import format_estimate
 from ddpm_eval.results.records import Quality, ReferenceImages, Samples
+from experiments.left_out import left_out
 from experiments.paper.presets import MAIN_CELL, cell_of
 from experiments.study import Study, StudyRun
 
@@ -26,7 +27,7 @@ def section(study: Study) -> Section:
     """Render the samples of the main run, and those of the other runs beside them."""
     samples = study.main.result("samples", Samples)
     if samples is None:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "sample")
     found = {run: run.result("samples", Samples) for run in study.runs}
     known = {run: drawn for run, drawn in found.items() if drawn is not None}
     figures = [_beside_real_images(study, samples)]

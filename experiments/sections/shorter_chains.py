@@ -10,6 +10,7 @@ from ddpm_eval.reporting.plots import plot_against
 from ddpm_eval.reporting.report_parts import Curve, Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.bound_terms import BoundTerms, StratifiedBoundTerms, bound_name
+from experiments.left_out import left_out
 from experiments.study import Study, StudyRun
 
 TITLE = "Bits/dim against the number of steps"
@@ -29,7 +30,7 @@ def section(study: Study) -> Section:
     """Render bits/dim against the number of steps."""
     results = _bounds(study.bound_run)
     if len(results) <= len(CHAIN_PROTOCOLS):
-        return Section(TITLE)
+        return left_out(TITLE, study.bound_run, "bound-test-chains")
     frame = _columns(protocol_table(results))
     caption = (
         "The bound of chains of fewer, evenly spaced steps: each is a bound of its own. "

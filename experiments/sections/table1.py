@@ -9,6 +9,7 @@ from ddpm_eval.reporting.latex import LatexLayout, escape
 from ddpm_eval.reporting.report_parts import Section
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality
+from experiments.left_out import left_out
 from experiments.paper import published
 from experiments.study import Study, StudyRun
 
@@ -24,7 +25,7 @@ def section(study: Study) -> Section:
     rows = [_row(run) for run in study.runs if run is study.main or _predicts_eps_with_fixed_variance(run)]
     measured = [row for row in rows if row]
     if not measured:
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "quality")
     literature = published.table_1()
     frame = quality_tables.table1(measured, literature)
     texts = {column: [""] * len(measured) + rest for column, rest in _as_published(literature).items()}

@@ -15,6 +15,7 @@ from ddpm_eval.reporting.report_parts import Section, Table
 from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.results.records import Quality, TrainingLog
 from experiments.describe import paper_columns
+from experiments.left_out import left_out
 from experiments.paper import published
 from experiments.paper.evidence import (
     EPS_MSE,
@@ -67,7 +68,7 @@ def section(study: Study) -> Section:
     cells = [_cell(run) for run in study.runs]
     measured = any(cell.quality for cell in cells)
     if not measured and not any(cell.log for cell in cells):
-        return Section(TITLE)
+        return left_out(TITLE, study.main, "train")
     of_seeds = [ablation_table([_cell(run) for run in one.runs], published.table_2()) for one in study.seeds]
     frame = _ordered(replicated_ablation(of_seeds))
     caption = _caption(study, cells)

@@ -11,6 +11,7 @@ from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.reporting.training_tables import history_table, training_curve
 from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory
 from ddpm_eval.results.records import TrainingLog
+from experiments.left_out import left_out
 from experiments.study import Study, StudyRun
 
 TITLE = "Training"
@@ -29,7 +30,8 @@ def section(study: Study) -> Section:
             figures.append(_curves(study, objective, logs))
     figures += _bound_over_training(study)
     if not rows:
-        return Section(TITLE, _imported(study.main), [], figures)
+        imported = _imported(study.main)
+        return Section(TITLE, imported, [], figures) if imported else left_out(TITLE, study.main, "train")
     table = write_table(
         pd.DataFrame(rows, columns=COLUMNS), study.tables / "training", "Training of every run."
     )

@@ -112,7 +112,7 @@ def test_page_is_balanced_escaped_and_complete(sections, tmp_path):
         "One line.",
         "Two.",
         "<digits>",
-        "Not measured yet.",
+        "Not measured: no result of it is stored.",
     ):
         assert expected in parsed.text
     assert "<b>" not in text

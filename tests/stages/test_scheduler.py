@@ -16,6 +16,7 @@ from ddpm_eval.protocol import COMPARED, PROTOCOLS
 from ddpm_eval.results import bound_terms, records
 from ddpm_eval.results.bound_terms import bound_name
 from ddpm_eval.results.fields import array_fields
+from ddpm_eval.results.obstacles import reasons_left_out
 from ddpm_eval.results.records import Samples, TrainingLog
 from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import ProgressEvent
@@ -354,3 +355,29 @@ def test_two_processes_give_the_results_of_one(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout == measured  # the same features, and one process speaks
     assert statistics_cache.exists()
+
+
+def test_it_is_noted_why_a_stage_was_left_out_until_it_is_brought_about(run, monkeypatch):
+    job = job_of(run, "interpolate")
+    with monkeypatch.context() as patch:
+        patch.setattr(InterpolationStage, "obstacle", lambda stage, run: "too few images")
+        scheduler.execute(job, None, silent)
+    assert reasons_left_out(run.folder) == {"interpolate": "too few images"}
+    with monkeypatch.context() as patch:
+        patch.setattr(InterpolationStage, "compute_all", _fail)
+        with pytest.raises(ValueError, match="the disk is gone"):
+            scheduler.execute(job, None, silent)
+    assert reasons_left_out(run.folder) == {"interpolate": "the stage interpolate failed: the disk is gone"}
+    scheduler.execute(job, None, silent)
+    assert reasons_left_out(run.folder) == {}
+
+
+def _fail(*arguments):
+    raise ValueError("the disk is gone")
+
+
+def test_a_test_set_too_small_for_the_pairs_is_said(run):
+    assert InterpolationStage(pairs=11).obstacle(run) == (
+        "interpolations need 22 test images, but there are 20"
+    )
+    assert InterpolationStage(pairs=10).obstacle(run) == ""
