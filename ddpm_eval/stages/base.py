@@ -132,16 +132,16 @@ def ensure(stage: Stage, run: Run) -> None:
     run.runtime.barrier()
 
 
-def _work(stage: Stage, run: Run) -> SharedWork:
-    """Return how a stage's work is carried out."""
-    return run.work(stage.name, digest(stage.outputs(run)))
-
 def not_finite(run: Run, what: str) -> NotFinite:
     """Return the error that says of which run something is not finite, and what may help."""
     precision = run.runtime.precision
     advice = "" if precision == "fp32" else f" (computed in {precision}: --precision fp32 is the remedy)"
     return NotFinite(f"{run.folder}, {run.spec.cell}: {what}{advice}")
 
+
+def _work(stage: Stage, run: Run) -> SharedWork:
+    """Return how a stage's work is carried out."""
+    return run.work(stage.name, digest(stage.outputs(run)))
 
 
 def result_key(run: Run, *parts: object) -> str:
