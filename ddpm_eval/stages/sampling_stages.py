@@ -332,14 +332,14 @@ class InterpolationStage(Stage):
             mixed = samplers.interpolate(
                 sampler, source, target, times, INTERPOLATION_WEIGHTS, run.batch_size
             )
+        for t in times:
+            if not mixed[t].isfinite().all():
+                raise not_finite(run, f"an interpolation in the latent space of t = {t} is not finite")
         return [
             Interpolations(
                 source=ends[: self.pairs],
                 target=ends[self.pairs :],
                 weight=np.array(INTERPOLATION_WEIGHTS),
-        for t in times:
-            if not mixed[t].isfinite().all():
-                raise not_finite(run, f"an interpolation in the latent space of t = {t} is not finite")
                 images=to_pixels(mixed[t]).cpu().numpy(),
                 t=t,
             )
@@ -379,11 +379,6 @@ def different_pairs(images: ImageSet, pairs: int) -> Array:
     return np.array(found, dtype=np.int64).T
 
 
-def n_stored(run: Run, output: Output) -> int:
-    """Return of how many samples a stored result is, without reading them; 0 if there is none."""
-    entry = run.results.entry(*output)
-    if entry is None:
-        return 0
 def draw_of_run(
     run: Run, sampler: Sampler, ids: range, work: Work, times: Sequence[int] = ()
 ) -> dict[str, Array] | None:
@@ -416,5 +411,10 @@ def draw_of_run(
         raise not_finite(run, str(error)) from error
 
 
+def n_stored(run: Run, output: Output) -> int:
+    """Return of how many samples a stored result is, without reading them; 0 if there is none."""
+    entry = run.results.entry(*output)
+    if entry is None:
+        return 0
     sizes: Sequence[tuple[str, int]] = list(itertools.chain(*entry.sizes))
     return dict(sizes)["sample"]
