@@ -1,5 +1,6 @@
 """The benchmark of training and sampling: what it measures is real, what it prints is what it measured."""
 
+import os
 import re
 import subprocess
 import sys
@@ -109,3 +110,35 @@ def test_a_document_without_a_place_for_the_tables_is_refused(tmp_path):
 def test_a_variant_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="is no variant"):
         network_turns.Variant.parse(text)
+
+
+def run_benchmark(name, *words):
+    command = [sys.executable, ROOT / "benchmarks" / name, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_digests_times_the_file_and_every_stage():
+    small = ["--megabytes", "1", "--rounds", "1", "--updates", "2", "--samples", "4", "--steps", "3"]
+    text = run_benchmark("integrity.py", *small)
+    assert re.search(r"^results file of \d\.\d MB, ", text, re.MULTILINE)
+    first, again = re.findall(r"check of .*: ([\d.]+) \(", text)
+    assert 0 < float(again) < float(first)
+    stages = re.findall(r"^(\w+): [\d.]+ s, ([\d.]+) \(", text, re.MULTILINE)
+    assert [name for name, _ in stages] == ["training", "sampling", "bound", "features"]
+    assert all(0.1 < float(ratio) < 10 for _, ratio in stages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_of_all_processes_at_once():
+    """A process and its child that hold 60 MB each, beside what Python itself needs."""
+    code = "import subprocess, sys, time; held = bytearray(b'1' * 60_000_000); {}; time.sleep(0.5)"
+    child = code.format("None")
+    parent = code.format(f"subprocess.run([sys.executable, '-c', {child!r}], check=True)")
+    text = run_benchmark("peak_memory.py", "--every", "0.02", "--", sys.executable, "-c", parent)
+    assert "at most 2 processes at once" in text
+    (together,) = re.findall(r"together: (\d+) MB", text)
+    assert 120 <= int(together) < 200
