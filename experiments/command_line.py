@@ -65,9 +65,9 @@ class Commands(click.Group):
             raise
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            raise UserError(f"{error.strerror or error}{where}") from error
+            raise UserError(on_one_line(f"{error.strerror or error}{where}")) from error
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(on_one_line(str(error))) from error
         except KeyboardInterrupt:
             say_stopped()
             ctx.exit(INTERRUPTED)
@@ -81,6 +81,11 @@ def say_stopped() -> None:
     """Say what was kept, in the first of torchrun's processes only."""
     if os.environ.get("RANK", "0") == "0":
         click.echo("\nStopped. Finished work is kept: the same command continues where it was.", err=True)
+
+
+def on_one_line(text: str) -> str:
+    r"""Return a text with the line breaks of names that it repeats as ``\n``."""
+    return r"\n".join(text.splitlines())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

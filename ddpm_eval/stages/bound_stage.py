@@ -179,7 +179,7 @@ class BoundStage(Stage):
     def _evaluate(self, run: Run, protocols: Sequence[Protocol], work: Work) -> list[BoundTerms]:
         terms = len(self.positions(run)) * _terms_per_image(self, run)
         needed = evaluation_memory.bound(run.spec, protocols, terms, run.runtime)
-        evaluation_memory.check(needed, run.batch_size)
+        evaluation_memory.check(needed, min(run.batch_size, terms))
         try:
             with run.runtime.evaluation_precision():
                 found = evaluate_bound(

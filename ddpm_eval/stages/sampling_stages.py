@@ -393,7 +393,7 @@ def draw_of_run(
     """
     evaluation_memory.check(
         evaluation_memory.sampling(run.spec, SAMPLING, max(1, len(times)) * len(ids), run.runtime),
-        run.batch_size,
+        min(run.batch_size, len(ids)),
     )
     try:
         with run.runtime.evaluation_precision():

@@ -11,11 +11,14 @@ from two_processes import side_by_side, together
 
 from ddpm_eval.data.image_set import from_array
 from ddpm_eval.data.pixels import to_pixels
+from ddpm_eval.metrics import evaluation_memory
 from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.model.samplers import draw, make_sampler
+from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.results.records import Interpolations, Trajectory
 from ddpm_eval.results.store import Store
 from ddpm_eval.stages.base import ensure, is_done
+from ddpm_eval.stages.bound_stage import BoundStage
 from ddpm_eval.stages.sampling_stages import (
     InterpolationStage,
     SamplesStage,
@@ -187,6 +190,22 @@ def test_samples_that_overflow_in_bf16_are_refused_and_say_nothing_of_the_run(ru
         "(computed in bf16: --precision fp32 is the remedy)"
     )
     assert names(run) == {"training", "schedule"} and stored_log(run).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("stage", "work", "most"),
+    [
+        (SamplesStage(30_000), "sampling", 30_000),
+        (BoundStage("test", (PROTOCOLS["paper"],)), "the bound", 18 * T),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_before_it_starts(run, stage, work, most, monkeypatch):
+    """A batch has at most as many images as there are samples, or terms of the bound."""
+    monkeypatch.setattr(evaluation_memory, "available_bytes", lambda runtime: 10**7)
+    run.size = 10**9
+    with pytest.raises(ValueError, match=f"{work} of tiny in batches of {most} needs about"):
+        ensure(stage, run)
+    assert run.evaluations == 0 and names(run) == {"training", "schedule"}
 
 
 def test_nothing_is_measured_of_samples_that_are_not_finite(run, monkeypatch):
