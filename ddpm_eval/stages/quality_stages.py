@@ -161,6 +161,11 @@ class QualityStage(_QualityStage):
         images = SamplesStage().read(run).finite_images(self.n(run))
         return _evaluate(run, images, self.source.extractor(run), quality.METRICS)
 
+    def read(self, run: Run) -> Quality:
+        """Return the stored result."""
+        (output,) = self.outputs(run)
+        return run.results.get(output.name, Quality, output.key)
+
 
 class CoverageStage(_QualityStage):
     """Density and coverage of the run's samples among the training images, and their classes."""
@@ -185,6 +190,11 @@ class CoverageStage(_QualityStage):
         images = SamplesStage().read(run).finite_images(self.n(run))
         extractor = self.source.extractor(run)
         return coverage.evaluate_coverage(images, run.train_images, extractor, progress=run.progress)
+
+    def read(self, run: Run) -> Coverage:
+        """Return the stored result."""
+        (output,) = self.outputs(run)
+        return run.results.get(output.name, Coverage, output.key)
 
 
 class QualityOverTimeStage(_QualityStage):
