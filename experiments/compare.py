@@ -15,7 +15,7 @@ from ddpm_eval.metrics.bound import EstimatorName, NotFinite
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.bound_terms import BoundTerms, StratifiedBoundTerms
 from ddpm_eval.results.fields import Array
-from ddpm_eval.results.records import Quality, TrainingLog
+from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.results.store import Entry
 from ddpm_eval.runtime import Progress, Runtime
 from ddpm_eval.stages.base import ensure
@@ -205,7 +205,7 @@ def _measured(name: str, run: Run, stage: BoundStage, options: ComparisonOptions
         terms=stage.read(run, options.protocol),
         alpha_bar=run.schedule().alpha_bar[1:].cpu().numpy(),
         entries=_entries(run, stage, quality if with_quality else None),
-        quality=_quality(run, quality) if with_quality else None,
+        quality=quality.read(run) if with_quality else None,
         samples=_first_samples(run) if with_quality else None,
     )
 
@@ -221,11 +221,6 @@ def _log(name: str, run: Run) -> TrainingLog:
     if log.diverged:
         raise ValueError(f"{name} diverged ({log.reason}), so that there is nothing to compare: leave it out")
     return log
-
-
-def _quality(run: Run, stage: QualityStage) -> Quality:
-    (output,) = stage.outputs(run)
-    return run.results.get(output.name, Quality, output.key)
 
 
 def _first_samples(run: Run) -> Array:

@@ -4,21 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ArrayImages, Images, ImageSet
 from ddpm_eval.files import content_digest, digest
 from ddpm_eval.metrics.classifier import load_or_train_classifier
+from ddpm_eval.metrics.coverage import evaluate_coverage
 from ddpm_eval.metrics.distances import PROTOCOLS
 from ddpm_eval.metrics.embeddings import load_embedding
 from ddpm_eval.metrics.features import INCEPTION, Extractor
 from ddpm_eval.metrics.inception import load_inception
 from ddpm_eval.metrics.neighbours import find_neighbours
 from ddpm_eval.metrics.quality import evaluate_quality
+from ddpm_eval.reporting.coverage_tables import coverage_table
 from ddpm_eval.reporting.quality_tables import memorisation_table, quality_table
-from ddpm_eval.results.records import Neighbours, Quality
+from ddpm_eval.results.records import Coverage, Neighbours, Quality
 from ddpm_eval.results.store import Store
 from ddpm_eval.runtime import Progress, Runtime, silent, start
 from ddpm_eval.spec import DataSpec
@@ -26,6 +30,7 @@ from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.quality_stages import (
     CLASSIFIERS,
     STATISTICS_FILE,
+    CoverageStage,
     FeatureSource,
     QualityStage,
     classifiers_folder,
@@ -35,6 +40,7 @@ from ddpm_eval.stages.sampling_stages import SamplesStage
 from experiments.json_document import Document, estimates
 from experiments.sections.fig15_neighbours import MEMORISATION
 
+S = TypeVar("S", QualityStage, CoverageStage)
 CLASSIFIER = "classifier"
 DIGEST_BATCH = 256
 """Images that are held in memory at once while a digest is taken of them."""
@@ -188,16 +194,52 @@ def measure_quality(
     for protocol in protocols:
         for split in references:
             standard = (protocol, split, allow_singular) == ("paper", "train", False)
-            stored = _stored_quality(evaluation_set) if standard else None
-            found[f"{protocol}, against {split}"] = stored or _evaluate(
-                evaluation_set, protocol, split, allow_singular
-            )
+            stored = _stored(evaluation_set, QualityStage) if standard else None
+            name = f"{protocol}, against {split}"
+            if stored is None:
+                found[name] = _evaluate(evaluation_set, protocol, split, allow_singular)
+            else:
+                run, stage = stored
+                found[name] = stage.read(run)
     return found
 
 
-def quality_text(results: dict[str, Quality]) -> str:
-    """Return the quality under several protocols as a table, with the captions that the numbers need."""
-    table = quality_table(results).drop(columns=["reference"])
+def measure_coverage(evaluation_set: EvaluationSet, references: Sequence[str]) -> dict[str, Coverage]:
+    """Measure density and coverage of images among splits, and return them by split.
+
+    Args:
+        evaluation_set: what to measure.
+        references: train, test or both.
+
+    Raises:
+        ValueError: if there are too few images, or they do not suit the data set.
+    """
+    found = {}
+    for split in references:
+        stored = _stored(evaluation_set, CoverageStage) if split == "train" else None
+        if stored is None:
+            reference = evaluation_set.train if split == "train" else evaluation_set.test
+            found[split] = evaluate_coverage(
+                evaluation_set.images,
+                reference,
+                evaluation_set.extractor,
+                progress=evaluation_set.progress,
+            )
+        else:
+            run, stage = stored
+            found[split] = stage.read(run)
+    return found
+
+
+def quality_text(results: Mapping[str, Quality], coverage: Mapping[str, Coverage]) -> str:
+    """Return the quality under several protocols as a table, with the captions that the numbers need.
+
+    Args:
+        results: quality by protocol and split.
+        coverage: density and coverage by split, which no protocol changes.
+    """
+    spread = coverage_table({f"against {split}": found for split, found in coverage.items()})
+    table = pd.concat([quality_table(results), spread]).drop(columns=["reference"])
     notes = [
         f"{name}: {quality.caption}" + (f" ({quality.caveat})" if quality.caveat else "")
         for name, quality in results.items()
@@ -211,8 +253,16 @@ def quality_text(results: dict[str, Quality]) -> str:
     return "\n".join([table.to_string(index=False, float_format=lambda x: f"{x:.5g}"), *notes, names])
 
 
-def quality_documents(evaluation_set: EvaluationSet, results: Mapping[str, Quality]) -> Sequence[Document]:
-    """Return the quality under each protocol for programs; a key is a digest of all that it depends on."""
+def quality_documents(
+    evaluation_set: EvaluationSet, results: Mapping[str, Quality], coverage: Mapping[str, Coverage]
+) -> Sequence[Document]:
+    """Return the quality under each protocol for programs; a key is a digest of all that it depends on.
+
+    Args:
+        evaluation_set: what was measured.
+        results: quality by protocol and split.
+        coverage: density and coverage by split.
+    """
     images = images_digest(evaluation_set.images)
     return [
         {
@@ -226,7 +276,7 @@ def quality_documents(evaluation_set: EvaluationSet, results: Mapping[str, Quali
             "score_name": quality.score_name,
             "caption": quality.caption,
             "caveat": quality.caveat,
-            "values": estimates(quality),
+            "values": {**estimates(quality), **estimates(coverage[quality.reference])},
         }
         for name, quality in results.items()
     ]
@@ -265,8 +315,8 @@ def neighbours_text(found: Neighbours) -> str:
     return f"{table}\n{MEMORISATION}"
 
 
-def _stored_quality(evaluation_set: EvaluationSet) -> Quality | None:
-    """Return the quality in a run's results, measured if need be; None for other images than its samples."""
+def _stored(evaluation_set: EvaluationSet, kind: type[S]) -> tuple[Run, S] | None:
+    """Return the run and its stage that measures these images, which is stored; None if there is none."""
     run = evaluation_set.run
     features = evaluation_set.features
     if run is None or run.runtime.precision != "fp32":  # reports are of fp32 samples
@@ -276,11 +326,11 @@ def _stored_quality(evaluation_set: EvaluationSet) -> Quality | None:
     by_file = features.network == INCEPTION and features.weights is not None
     if not by_file and features.network != CLASSIFIER:  # a stored result is keyed by its file of weights
         return None
-    stage = QualityStage(FeatureSource(features.weights))
+    stage = kind(FeatureSource(features.weights))
     if not stage.applies(run):
         return None
     ensure(stage, run)
-    return run.results.get(stage.name, Quality, stage.key(run))
+    return run, stage
 
 
 def _evaluate(evaluation_set: EvaluationSet, protocol: str, split: str, allow_singular: bool) -> Quality:

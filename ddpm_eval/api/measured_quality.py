@@ -13,16 +13,17 @@ import torch
 
 from ddpm_eval.api.progress_bars import shown
 from ddpm_eval.data.image_set import ImageSet, from_array
-from ddpm_eval.metrics import quality
+from ddpm_eval.metrics import coverage, quality
 from ddpm_eval.metrics.classifier import load_or_train_classifier
 from ddpm_eval.metrics.distances import PROTOCOLS, QualityProtocol
 from ddpm_eval.metrics.embeddings import EMBEDDINGS, load_embedding
 from ddpm_eval.metrics.features import Extractor
 from ddpm_eval.metrics.inception import load_inception
+from ddpm_eval.reporting.coverage_tables import coverage_table
 from ddpm_eval.reporting.quality_tables import quality_table
 from ddpm_eval.reporting.tables import format_estimate
 from ddpm_eval.results.fields import Array
-from ddpm_eval.results.records import Quality, Samples
+from ddpm_eval.results.records import Coverage, Quality, Samples
 from ddpm_eval.runtime import Progress, Runtime
 
 NETWORKS = ("classifier", "inception")
@@ -41,13 +42,16 @@ class SampleQuality:
 
     Attributes:
         record: every number as an `Estimate`, and how it was made.
+        coverage: density and coverage, and in a classifier's features the classes of samples and reference.
     """
 
     record: Quality
+    coverage: Coverage
 
     def table(self) -> pd.DataFrame:
         """Return one row per metric: metric, value, low, high, n, features, reference."""
-        return quality_table({"": self.record}).drop(columns="run")
+        tables = [quality_table({"": self.record}), coverage_table({"": self.coverage})]
+        return pd.concat(tables, ignore_index=True).drop(columns="run")
 
     def __repr__(self) -> str:
         distance, score = self.record.frechet_distance, self.record.score
@@ -67,12 +71,14 @@ def evaluate_quality(
     cache: Path | str | None = None,
     progress: bool | Progress = True,
 ) -> SampleQuality:
-    """Measure samples against reference images: Frechet distance, score, kernel distance, precision, recall.
+    """Measure samples against reference images: distances, score, precision, recall, density and coverage.
 
     Example:
         >>> quality = ddpm_eval.evaluate_quality(samples, images, progress=False)
         >>> quality.record.distance_name
         'Frechet distance (digits classifier)'
+        >>> 0 < quality.coverage.coverage.low < quality.coverage.coverage.high <= 1
+        True
 
     Args:
         samples: from `sample`, or uint8 ``[n, channels, side, side]``.
@@ -98,9 +104,11 @@ def evaluate_quality(
     wanted = _protocol(protocol) if isinstance(protocol, str) else protocol
     with shown(progress) as report:
         extractor = _extractor(features, reference, cache, report)
-        return SampleQuality(
-            quality.evaluate_quality(drawn, reference, extractor, test=test, protocol=wanted, progress=report)
+        measured = quality.evaluate_quality(
+            drawn, reference, extractor, test=test, protocol=wanted, progress=report
         )
+        spread = coverage.evaluate_coverage(drawn, reference, extractor, progress=report)
+        return SampleQuality(measured, spread)
 
 
 def _protocol(name: str) -> QualityProtocol:

@@ -11,7 +11,12 @@ from ddpm_eval.metrics.distances import PROTOCOLS
 from experiments.commands.open_images import ImageParameters, open_images, subject
 from experiments.commands.open_run import say_results, working_on
 from experiments.commands.options import command_with
-from experiments.image_quality import measure_quality, quality_documents, quality_text
+from experiments.image_quality import (
+    measure_coverage,
+    measure_quality,
+    quality_documents,
+    quality_text,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class QualityParameters(ImageParameters):
 def command(parameters: QualityParameters) -> None:
     r"""Sample quality of a run or of any images under named protocols, side by side, with intervals.
 
+    Density and coverage stand below, once for each reference.
+
     \b
     Example:
         python cli.py quality runs/digits/eps-mse-fixed-large
@@ -59,7 +66,8 @@ def command(parameters: QualityParameters) -> None:
         results = measure_quality(
             found, parameters.protocols, parameters.references, parameters.allow_singular
         )
-    measured = quality_documents(found, results)
+        coverage = measure_coverage(found, parameters.references)
+    measured = quality_documents(found, results, coverage)
     document = {"command": "quality", **subject(parameters, found), "measurements": measured}
-    say_results(parameters, quality_text(results), document)
+    say_results(parameters, quality_text(results, coverage), document)
     runtime.stop()

@@ -8,6 +8,7 @@ from ddpm_eval.api import measured_quality
 from ddpm_eval.api.measured_quality import evaluate_quality
 from ddpm_eval.data.image_set import from_array
 from ddpm_eval.metrics import quality
+from ddpm_eval.metrics.coverage import evaluate_coverage
 from ddpm_eval.results.records import Samples
 
 
@@ -57,6 +58,16 @@ def test_numbers_are_those_of_the_estimator(digits_classifier):
     expected = quality.evaluate_quality(samples, digits(), digits_classifier, test=digits("test"))
     assert found.record.frechet_distance == expected.frechet_distance
     assert found.record.reference_distance == expected.reference_distance
+
+
+def test_density_and_coverage_are_measured_too(digits_classifier):
+    samples = digits("test").array
+    found = quiet(samples, digits(), features=digits_classifier)
+    expected = evaluate_coverage(samples, digits(), digits_classifier)
+    assert (found.coverage.density, found.coverage.coverage) == (expected.density, expected.coverage)
+    rows = found.table().set_index("metric")
+    assert rows.loc["coverage", ["value", "low", "high"]].tolist() == list(expected.coverage[:3])
+    assert rows.index[-2:].tolist() == ["density", "coverage"]
 
 
 def test_samples_may_be_a_record(digits_classifier):

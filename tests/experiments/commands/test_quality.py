@@ -1,12 +1,21 @@
 """``quality`` and ``neighbours`` of a run's samples and of images in files."""
 
+import json
+
 import pytest
+from click.testing import CliRunner
 from command_line import call, refuse
 
-from ddpm_eval.results.records import Quality
+import cli
+from ddpm_eval.results.records import Coverage, Quality
 from ddpm_eval.results.store import Store
 
 pytestmark = pytest.mark.usefixtures("classifier")
+
+
+def document(*arguments):
+    """Return the document that a command prints on stdout."""
+    return json.loads(CliRunner().invoke(cli.main, [str(a) for a in arguments]).stdout)
 
 
 def printed(output):
@@ -19,6 +28,21 @@ def test_the_quality_of_a_run_is_stored(trained_run):
     found = Store(trained_run / "results.h5").get("quality", Quality)
     assert "frechet_distance" in text and f"{found.frechet_distance.value:.5g}" in text
     assert "not comparable with any published FID or IS" in text
+
+
+def test_density_and_coverage_stand_below_once_for_each_reference(trained_run):
+    arguments = ["quality", trained_run, "--reference", "train", "--reference", "test"]
+    lines = [line.split() for line in call(*arguments).splitlines()]
+    rows = {(row[1], row[2]): row[3:6] for row in lines if row[:1] == ["against"]}
+    assert list(rows) == [
+        (split, metric) for split in ("train", "test") for metric in ("density", "coverage")
+    ]
+    found = Store(trained_run / "results.h5").get("coverage", Coverage)
+    assert rows["train", "coverage"] == [f"{number:.5g}" for number in found.coverage[:3]]
+    assert rows["test", "density"] != rows["train", "density"]
+    measured = document(*arguments, "--json")["measurements"]
+    by_reference = {each["reference"]: each["values"]["density"]["value"] for each in measured}
+    assert by_reference["train"] == found.density.value != by_reference["test"]
 
 
 def test_other_numbers_of_samples_than_the_runs_are_measured_but_not_stored(trained_run):
