@@ -102,9 +102,18 @@ def images_in(directory: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{directory} holds no images (files that end in {', '.join(SUFFIXES)} are read)")
     for file in files:
-        if not file.is_file():
-            raise ValueError(f"{file} is no regular file, or a link that leads to none (remove it)")
+        check_regular(file)
     return sorted(files, key=lambda file: file.relative_to(directory).as_posix())
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a path at which there is something else than a regular file, which must not be opened.
+
+    Raises:
+        ValueError: if it is a named pipe, a device, a socket, or a link that leads nowhere or in a circle.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise ValueError(f"{path} is no regular file, or a link that leads to none (remove it)")
 
 
 def shape_of(file: Path) -> tuple[str, int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpm_eval.data.errors import one_line
-from ddpm_eval.data.image_files import Shape, decode, decode_all
+from ddpm_eval.data.image_files import Shape, check_regular, decode, decode_all
 from ddpm_eval.data.image_set import ImageSet, Pixels, fits_in_memory, in_memory_set, streamed_set
 from ddpm_eval.data.splits import every_nth
 from ddpm_eval.spec import DataSpec
@@ -82,7 +82,8 @@ def _database_path(category: str, split: str, root: Path) -> Path:
         path = root / category
     else:
         path = root / f"{category}_{'train' if split == 'train' else 'val'}_lmdb"
-    if not (path / "data.mdb").is_file():
+    check_regular(path / "data.mdb")
+    if not (path / "data.mdb").exists():
         raise ValueError(
             f"there is no LSUN database {path} "
             f"(LSUN is not downloaded: unpack {path.name}.zip from http://dl.yf.io/lsun there)"

@@ -12,6 +12,7 @@ import numpy as np
 
 from ddpm_eval.data.array_files import nchw, read_npz
 from ddpm_eval.data.errors import one_line
+from ddpm_eval.data.image_files import check_regular
 from ddpm_eval.data.image_folders import set_of_files
 from ddpm_eval.data.image_set import ImageSet, in_memory_set
 from ddpm_eval.data.torchvision_compatibility import import_torchvision
@@ -27,6 +28,15 @@ TORCHVISION = {
 }
 """The reader's name in torchvision.datasets, and what it looks for in the root."""
 
+FILES = {
+    "mnist": "MNIST/raw/*-ubyte*",
+    "fashion-mnist": "FashionMNIST/raw/*-ubyte*",
+    "cifar10": "cifar-10-batches-py/*",
+    "cifar100": "cifar-100-python/*",
+    "celeba": "celeba/*.*",
+}
+"""The files that the reader opens, or writes where they are absent."""
+
 Opened = TypeVar("Opened")
 
 
@@ -37,7 +47,8 @@ def read_torchvision(name: str, split: str, root: Path) -> ImageSet:
         ValueError: if the files are unreadable, or absent and cannot be downloaded.
     """
     packed = root / f"{name}.npz"
-    if packed.is_file():
+    check_regular(packed)
+    if packed.exists():
         return read_npz(name, split, packed)
     reader = getattr(import_torchvision().datasets, TORCHVISION[name][0])
     dataset = _open_or_download(
@@ -61,12 +72,16 @@ def read_celeba(spec: DataSpec, split: str, root: Path) -> ImageSet:
     )
     directory = root / "celeba" / "img_align_celeba"
     files = [directory / name for name in dataset.filename]
+    for file in files:
+        check_regular(file)
     ids = np.array([int(file.stem) for file in files], np.int64)
     return set_of_files(spec, split, files, ids, directory, crop=True)
 
 
 def _open_or_download(name: str, root: Path, open_set: Callable[[bool], Opened]) -> Opened:
     """Open a set without a download, or else with one: ``open_set`` is told whether to."""
+    for file in root.glob(FILES[name]):
+        check_regular(file)
     try:
         return open_set(False)
     except RuntimeError:

@@ -1,6 +1,8 @@
 """Images to write to files, and what the readers are asked for."""
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +35,28 @@ def spec_of() -> Callable[[str | Path], DataSpec]:
         return DataSpec(name=str(name), channels=channels, side=side)
 
     return spec
+
+
+@pytest.fixture
+def special_file() -> Iterator[Callable[[Path, str], None]]:
+    """Return a function that makes something that is no regular file; a test that opens it ends in time."""
+
+    def make(path: Path, kind: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "loop":
+                path.symlink_to(path.name)
+            case "device":
+                path.symlink_to("/dev/zero")
+
+    before = signal.signal(signal.SIGALRM, _too_late)
+    signal.alarm(30)
+    yield make
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError("a file that is none was opened")

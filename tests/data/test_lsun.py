@@ -70,3 +70,10 @@ def test_damaged_lmdb_is_a_sentence(tmp_path, spec_of):
     (tmp_path / "cat" / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(ValueError, match="not a readable LMDB database"):
         load(spec_of("lsun:cat"), "test", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "device"])
+def test_what_is_no_regular_file_is_refused_and_never_opened(tmp_path, special_file, spec_of, kind):
+    special_file(tmp_path / "cat" / "data.mdb", kind)
+    with pytest.raises(ValueError, match=r"data\.mdb is no regular file, or a link that leads to none"):
+        load(spec_of("lsun:cat"), "test", tmp_path)

@@ -116,3 +116,36 @@ def test_truncated_mnist_is_a_sentence(tmp_path, spec_of):
             (raw / f"{part}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03\0\0")
     with pytest.raises(ValueError, match=f"mnist in {tmp_path} cannot be read"):
         load(spec_of("mnist"), "train", tmp_path)
+
+
+SPECIAL_FILES = [
+    ("mnist", "MNIST/raw/train-images-idx3-ubyte"),
+    ("fashion-mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"),
+    ("cifar10", "cifar-10-batches-py/data_batch_1"),
+    ("cifar10", "cifar10.npz"),
+    ("cifar100", "cifar-100-python/train"),
+    ("celeba", "celeba/list_attr_celeba.txt"),
+]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "device"])
+@pytest.mark.parametrize(("name", "file"), SPECIAL_FILES, ids=lambda value: value.rpartition("/")[2])
+def test_what_is_no_regular_file_is_refused_and_never_opened(
+    tmp_path, special_file, spec_of, name, file, kind
+):
+    special_file(tmp_path / file, kind)
+    with pytest.raises(ValueError, match=rf"{file} is no regular file, or a link that leads to none"):
+        load(spec_of(name), "train", tmp_path)
+
+
+def test_a_pipe_among_the_faces_is_refused(tmp_path, special_file, monkeypatch, spec_of):
+    class Faces:
+        filename = ("000001.jpg",)
+
+        def __init__(self, *arguments, **options):
+            pass
+
+    monkeypatch.setattr(import_torchvision().datasets, "CelebA", Faces)
+    special_file(tmp_path / "celeba" / "img_align_celeba" / "000001.jpg", "pipe")
+    with pytest.raises(ValueError, match=r"000001\.jpg is no regular file"):
+        load(spec_of("celeba"), "train", tmp_path)
