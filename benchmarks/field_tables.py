@@ -1,8 +1,8 @@
-"""Write docs/fields.md: every field of every record, as the records declare them.
+"""Write docs/fields.md: every field of every record, and every column of every CSV file of a report.
 
     python benchmarks/field_tables.py
 
-A test holds the page to the records.
+Tests hold the page to the records, and the dictionary of columns to what reports write.
 """
 
 from dataclasses import fields
@@ -10,17 +10,27 @@ from pathlib import Path
 
 from ddpm_eval.results import bound_terms, records
 from ddpm_eval.results.fields import Record
+from experiments.csv_columns import COMPARISON, REPORT, CsvFile
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fields.md"
 MODULES = (records, bound_terms)
 HEADINGS = ("| field | kind | unit | meaning |", "| --- | --- | --- | --- |")
+COLUMN_HEADINGS = ("| column | unit | meaning |", "| --- | --- | --- |")
+OF_REPORTS = """## Columns of a report's CSV files
+
+Paths are below the report's folder. A row below stands for an estimate's bounds, too: `x` for `x_low` and
+`x_high`, and the estimate of the row for `low` and `high`.
+"""
+OF_COMPARISONS = """## Columns of the CSV files of `compare`
+"""
 HEAD = """# Fields and columns
 
 A run's `results.h5` holds records. Each field below has its dimensions, its unit and its meaning, which the
 file carries, too; `python cli.py show RUN` lists what is stored. This page is written by
 `python benchmarks/field_tables.py`.
 
-**Columns of the tables.** The CSV files of a report derive from these fields and keep this form:
+The [columns of the CSV files](#columns-of-a-reports-csv-files) of a report, and of the page of `compare`,
+follow the records. They keep this form:
 
 | column | holds |
 | --- | --- |
@@ -42,7 +52,17 @@ def main() -> None:
 
 def page() -> str:
     """Return the page in Markdown."""
-    return "\n".join([HEAD, *map(_section, record_types())])
+    files = [OF_REPORTS, *map(_file, REPORT), OF_COMPARISONS, *map(_file, COMPARISON)]
+    return "\n".join([HEAD, *map(_section, record_types()), *files])
+
+
+def _file(file: CsvFile) -> str:
+    """Return the table of the columns of a CSV file."""
+    names = ", ".join(f"`{name}.csv`" for name in file.names.split())
+    lines = [f"**{names}**: a row is {file.rows}.", "", *COLUMN_HEADINGS]
+    for name, column in file.described().items():
+        lines.append(f"| `{name}` | {column.unit} | {column.meaning} |")
+    return "\n".join([*lines, ""])
 
 
 def record_types() -> list[type[Record]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from described_columns import assert_described
 from quality_examples import make_quality
 from simulated_bounds import NATS, realistic
 from stored_results import images, make_log
@@ -26,6 +27,7 @@ from experiments.comparison_report import (
     quality_section,
     write_comparison,
 )
+from experiments.csv_columns import COMPARISON
 
 
 def make_run(folder, label, terms, *, spec=TINY, distance=3.0, steps=30, **log):
@@ -143,6 +145,7 @@ def test_the_page_says_who_needs_fewest_bits_and_where(comparison):
         *(f"figures/checkpoints_{name}.csv" for name in ("bits_per_dim", "difference_bits_per_dim")),
         "figures/checkpoints_frechet_distance.csv",
     }
+    assert_described(page.parent, COMPARISON)
     steps = pd.read_csv(page.parent / "figures" / "step_differences.csv")
     late = steps[steps["run"] == "late"].set_index("t")["difference_bits_per_dim"]
     assert late[1] == pytest.approx(-0.5) and late[2:].abs().max() < 1e-12

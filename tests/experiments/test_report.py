@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from described_columns import assert_described
 from quality_examples import make_quality
 from stored_results import cell_results, main_results, make_log, store_results, store_study
 from tiny import TINY
 
 from ddpm_eval.reporting.report_parts import Section
 from experiments import report as module
+from experiments.csv_columns import REPORT
 from experiments.report import Report, summary, write_report
 from experiments.study import StudyOptions, StudyRun, resolve_default, resolve_preset, resolve_run
 
@@ -94,6 +96,11 @@ def test_files_have_the_names_that_scripts_rely_on(written):
     }
     for ending in ("pdf", "csv"):
         assert {path.stem for path in study.figures.glob(f"*.{ending}")} == figures
+
+
+def test_every_column_of_every_file_is_in_the_dictionary(written):
+    study, _ = written
+    assert_described(study.report_folder, REPORT)
 
 
 def test_every_stored_result_says_how_it_was_made(written):

@@ -5,11 +5,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from described_columns import assert_described
 from pdflatex import compile_tables, needs_pdflatex
 from quality_examples import make_quality
 from stored_results import STEPS, cell_results, make_log, store_results
 
 from ddpm_eval.reporting.ablation_table import TABLE2_COLUMNS
+from experiments.csv_columns import REPORT
 from experiments.sections import bound_split, table1, table2
 from experiments.sections.table2 import section
 from experiments.study import StudyOptions, replicated, resolve_preset
@@ -150,6 +152,7 @@ def test_of_several_seeds_table_2_has_means_and_the_spread_between_trainings(tmp
     seeds = pd.read_csv(study.tables / "table2_seeds.csv")
     assert seeds["seed"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
     assert seeds["frechet_distance"].iloc[[5, 11, 17]].tolist() == [3.0, 4.0, 5.0]
+    assert_described(study.report_folder, REPORT)
     differences = pd.read_csv(study.tables / "table2_differences.csv")
     assert differences["frechet_distance"].tolist() == [6.0] * 5
     assert differences["frechet_distance_low"].tolist() == pytest.approx([6.0 - half] * 5)
