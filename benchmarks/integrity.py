@@ -49,7 +49,7 @@ def main() -> None:
         for line in file_lines(Path(folder), arguments.megabytes, arguments.rounds):
             print(line)
         for line in stage_lines(Path(folder), arguments):
-            print(line)
+            print(line, flush=True)
 
 
 def file_lines(folder: Path, megabytes: float, rounds: int) -> list[str]:
@@ -71,8 +71,8 @@ def file_lines(folder: Path, megabytes: float, rounds: int) -> list[str]:
     ]
 
 
-def stage_lines(folder: Path, arguments: argparse.Namespace) -> list[str]:
-    """Time every stage with and without digests."""
+def stage_lines(folder: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """Time every stage with and without digests, and yield what is found."""
     settings = {
         "train.steps": str(arguments.updates),
         "train.checkpoint_steps": str(max(1, arguments.updates // 4)),
@@ -86,15 +86,14 @@ def stage_lines(folder: Path, arguments: argparse.Namespace) -> list[str]:
     ensure(TrainingStage(), run)
     FeatureSource().extractor(run)
     kept = Path(shutil.copytree(run.folder, folder / "kept"))
-    lines = [f"stage: CPU seconds with digests, ratio to without (median of {arguments.rounds}; range)"]
+    yield f"stage: CPU seconds with digests, ratio to without (median of {arguments.rounds}; range)"
     for name, (prepare, work) in works(run, kept).items():
         turn(prepare, work)  # warm
         times = [(turn(prepare, work), without(prepare, work)) for _ in range(arguments.rounds)]
         ratios = [with_digests / bare for with_digests, bare in times]
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
         median = statistics.median(time for time, _ in times)
-        lines.append(f"{name}: {median:.3f} s, {statistics.median(ratios):.3f} ({spread})")
-    return lines
+        yield f"{name}: {median:.3f} s, {statistics.median(ratios):.3f} ({spread})"
 
 
 def works(run: Run, trained: Path) -> dict[str, tuple[Work, Work]]:
