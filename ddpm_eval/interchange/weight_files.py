@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ddpm_eval.training.foreign_files import check_own_digests, check_weights_file
@@ -56,13 +56,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds other things than tensors (Python objects are never executed), or is damaged"
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # what damaged files raise has no base class in common
         raise ValueError(
             f"{path} is not a readable file of weights (truncated?): {_first_line(error)}"
         ) from None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(
-            f"{path} holds a {type(weights).__name__} of other things than tensors by name, not a state dict"
+            f"{path} holds a {type(weights).__name__} of other things than tensors by name, not a state dict "
+            "(a whole checkpoint?)"
         )
     check_own_digests(path, header, weights)
     return weights

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ddpm_eval.interchange.weight_files import read_tensors
 from ddpm_eval.metrics.features import Extractor, parameter_digest
 from ddpm_eval.metrics.fidelity import (
     CLIP_MODELS,
@@ -27,7 +28,7 @@ from ddpm_eval.metrics.fidelity import (
     FeatureExtractorCLIP,
     FeatureExtractorDinoV2,
 )
-from ddpm_eval.metrics.inception import first_difference, read_weights
+from ddpm_eval.metrics.inception import first_difference
 from ddpm_eval.runtime import ALONE, Runtime, global_seed
 
 EMBEDDINGS = (*DINOV2_MODELS, *CLIP_MODELS)
@@ -118,7 +119,7 @@ class _WithoutLogits(nn.Module):
 
 
 def _load_dinov2(name: str, weights: Path | None) -> FeatureExtractorDinoV2:
-    state = None if weights is None else read_weights(weights)
+    state = None if weights is None else read_tensors(weights)
     try:
         if state is None:
             return FeatureExtractorDinoV2(name, ["dinov2"])
@@ -151,7 +152,7 @@ def _load_clip(name: str, weights: Path | None) -> FeatureExtractorCLIP:
             f"CLIP cannot be downloaded ({first_difference(error)}): put {CLIP_URLS[name]} at "
             f"{cached_weights(name)}, or name the file by {OPTION}"
         ) from None
-    return _clip_of_tensors(name, read_weights(weights), weights)
+    return _clip_of_tensors(name, read_tensors(weights), weights)
 
 
 def _clip_of_tensors(name: str, state: Mapping[str, Tensor], path: Path) -> FeatureExtractorCLIP:

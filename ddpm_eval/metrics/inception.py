@@ -8,14 +8,14 @@ import re
 import tempfile
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ddpm_eval.interchange.weight_files import read_tensors
 from ddpm_eval.metrics.features import INCEPTION, Extractor, parameter_digest
 from ddpm_eval.metrics.fidelity import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from ddpm_eval.runtime import ALONE, Runtime, global_seed
-from ddpm_eval.training.foreign_files import check_name, check_weights_file
+from ddpm_eval.training.foreign_files import check_name
 
 FEATURE_LAYER = "2048"
 FEATURE_WIDTH = 2048
@@ -40,7 +40,7 @@ def load_inception(
     path = download_inception() if weights is None else weights
     if path.is_file() and path.name == _file_name():
         check_name(path)
-    network = _build(read_weights(path), path, logits_layer).to(runtime.device)
+    network = _build(read_tensors(path), path, logits_layer).to(runtime.device)
     return Extractor(
         name=INCEPTION,
         weights_path=path,
@@ -83,30 +83,6 @@ def download_inception() -> Path:
 def _file_name() -> str:
     """Return the name of torch-fidelity's file, which holds its checksum."""
     return URL_INCEPTION_V3.rsplit("/", 1)[1]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read named tensors from a .pth or .safetensors file without executing pickled code.
-
-    Raises:
-        ValueError: if there is no such file, or it holds something else.
-    """
-    check_weights_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} is not a plain file of weights (truncated, or a pickled program?): {reason}"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f"{path} holds no table of named tensors (a whole checkpoint instead of a state_dict?)"
-        )
-    return dict(state)
 
 
 def _build(weights: dict[str, Tensor], path: Path, logits_layer: str) -> nn.Module:
