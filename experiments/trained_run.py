@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ddpm_eval.interchange.published_run import check_card
 from ddpm_eval.results.records import TrainingLog
 from ddpm_eval.spec import NamedNetwork, RunSpec
 from ddpm_eval.stages.named_run import named_spec, unknown_training
+from ddpm_eval.stages.run_folders import stored_spec
 from ddpm_eval.training import checkpoint, loop
 
 
@@ -13,15 +13,13 @@ def trained_spec(folder: Path) -> RunSpec:
     """Return the run as far as it is trained, so that measuring it trains it no further.
 
     Raises:
-        ValueError: if the folder holds no checkpoint, or a published run whose card does not fit.
+        ValueError: if the folder holds no run, or a published run whose card does not fit.
     """
-    named = named_spec(folder)
-    if named is not None:
-        return named
-    saved = checkpoint.load(folder / checkpoint.FILE_NAME, prefixes=())
-    check_card(folder)
-    steps = saved.step or saved.spec.train.steps
-    return saved.spec.model_copy(update={"train": saved.spec.train.model_copy(update={"steps": steps})})
+    spec = stored_spec(folder)
+    if isinstance(spec.network, NamedNetwork):
+        return spec
+    steps = checkpoint.load(folder, prefixes=()).step or spec.train.steps
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"steps": steps})})
 
 
 def trained_log(folder: Path) -> tuple[RunSpec, TrainingLog]:

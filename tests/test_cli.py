@@ -71,7 +71,7 @@ def test_a_command_that_does_not_exist_is_refused():
         (["sample", "/no/such/run", "--preset", "digits"], "not both"),
         (["show", "/no/such/run"], "there is no checkpoint"),
         (["show", "two\nlines"], r"there is no checkpoint two\nlines"),
-        (["rate-distortion", "/no/such/run"], "there is no checkpoint"),
+        (["rate-distortion", "/no/such/run"], "holds no checkpoint.safetensors (train the run first"),
         (["report", "/no/such/run"], "holds no results to report"),
         (["quality", "--images", "/no/such/images", "--data", "digits"], "/no/such/images"),
         (["quality", "--images", "/no/such/images"], "--images needs --data"),
