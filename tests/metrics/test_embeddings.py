@@ -179,7 +179,7 @@ def test_files_of_other_networks_are_refused(hub, tmp_path):
     ):
         load_embedding(DINOV2, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
-    with pytest.raises(ValueError, match="holds other things than tensors .* or is damaged"):
+    with pytest.raises(ValueError, match=r"holds other things than tensors .* or is damaged"):
         load_embedding(CLIP, tmp_path / "text.pth")
     with pytest.raises(ValueError, match="there is no weights file"):
         load_embedding(DINOV2, tmp_path / "absent.pth")
