@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from records_for_tests import images
+from safetensors import safe_open
 from tiny import HERE, TINY, digits
 
 from ddpm_eval.metrics import classifier, quality
@@ -124,6 +125,9 @@ def content_of(path):
             saved.metadata["status"],
             {n: v.numpy().tobytes() for n, v in saved.tensors.items()},
         )
+    if path.suffix == ".safetensors":  # the order of the header's fields differs between processes
+        with safe_open(path, framework="pt") as file:
+            return file.metadata(), {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}
     if path.suffix != ".h5":
         return path.read_bytes()
     with hdf5.reading(path) as file:
