@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import TINY, set_options
 from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -128,6 +130,28 @@ def test_an_installed_copy_reproduces_from_an_empty_folder(installed, digits_cla
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reports", "runs"]
 
 
+def requirements(*extras):
+    """Return what the project requires, with those of some extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
+    return [Requirement(line) for line in listed]
+
+
+def test_the_lowest_versions_are_those_that_are_promised():
+    """But for torch's, whose older wheels are not run."""
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    lowest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for requirement in requirements("test"):
+        name = requirement.name.lower()
+        (bound,) = requirement.specifier
+        assert Version(lowest[name]) in requirement.specifier
+        if name not in ("torch", "torchvision"):
+            assert Version(lowest[name]) == Version(bound.version), name
+
+
 def test_versions_and_names_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = (ROOT / "CITATION.cff").read_text()
@@ -135,6 +159,4 @@ def test_versions_and_names_agree():
     constrained = {
         re.split("[=<>]", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().split()
     }
-    promised = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    names = {re.split("[<>=\\[]", entry)[0].lower() for entry in promised}
-    assert names <= constrained
+    assert {requirement.name.lower() for requirement in requirements("test")} <= constrained
