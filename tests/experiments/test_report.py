@@ -126,7 +126,7 @@ def test_without_results_every_part_says_why(tmp_path):
     parts = titles(page)
     assert len(parts) == 17  # there is nothing that was made
     text = page.with_name("report.md").read_text()
-    assert len(re.findall(r"Not measured: the run eps-\S+ is not trained yet\.", text)) == len(parts)
+    assert len(re.findall(r"Not measured: the run eps.* is not trained yet\.", text)) == len(parts)
 
 
 def test_a_single_runs_report_has_no_ablation_and_begins_with_the_run(tmp_path):
