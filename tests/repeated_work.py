@@ -6,6 +6,7 @@ After each round it counts the process's memory, open files and threads. It prin
 and the last third of the rounds as JSON: the first third is left to caches that fill.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -15,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from command_line import SETTINGS, call, main_run, runs_option
+from command_line import SETTINGS, main_run, runs_option
 
+import cli
 from ddpm_eval.metrics import classifier
 
 CLASSIFIER_STEPS = 20
@@ -32,6 +34,11 @@ def held():
         "open_files": len(os.listdir("/proc/self/fd")) - 1,  # but for the list itself
         "threads": int(lines["Threads"]),
     }
+
+
+def call(*arguments):
+    """Call a command as the program does: click's test runner leaves the streams behind that it makes."""
+    cli.main([str(argument) for argument in arguments], standalone_mode=False)
 
 
 def shorten_classifier():
@@ -54,7 +61,8 @@ def work(trained, folder):
     shutil.rmtree(copy)
 
 
-def main(seconds, folder, least_rounds=9):
+def repeat(seconds, folder, least_rounds):
+    """Work for so many seconds, and return what was held after each round."""
     shorten_classifier()
     call("train", *runs_option(folder), *SETTINGS, "--preview-steps", "0")
     began = time.monotonic()
@@ -62,6 +70,14 @@ def main(seconds, folder, least_rounds=9):
     while len(found) < least_rounds or time.monotonic() - began < seconds:
         work(main_run(folder), folder)
         found.append(held())
+    return found
+
+
+def main(seconds, folder, least_rounds=9):
+    began = time.monotonic()
+    with open(os.devnull, "w") as nowhere:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            found = repeat(seconds, folder, least_rounds)
     third = len(found) // 3
     parts = {"second_third": found[third : 2 * third], "last_third": found[2 * third :]}
     medians = {

@@ -3,7 +3,7 @@
 The tensors are counted, not modelled: each counts while it lives, and the peak is a line in the batch. The
 network's pass is done on torch's meta device, where tensors have shapes but no memory; the arithmetic around
 it is done with one and with two images, beside a stand-in for the network. What the kernels need within an
-operation, and what the allocator cannot use again, adds about a half (measured on a CPU with the networks of
+operation, and what the allocator cannot use again, is about as much again (measured on a CPU with networks of
 CIFAR-10 and of the digits). On a GPU a compiler needs less: there work is refused only if it cannot fit. The
 sum is of one process, beyond what it holds before; 1 GB is 10^9 bytes.
 """
@@ -32,7 +32,7 @@ from ddpm_eval.training.memory import FLOAT_BYTES, LEAST_SHARE, available_bytes
 
 LIBRARIES_BYTES = 45 * 10**6
 """What torch loads and keeps once it computes (measured on a CPU)."""
-KERNELS = 1.5
+KERNELS = 2
 """By how much the measured peak of a batch exceeds its live tensors."""
 LOADING_COPIES = 2
 """Copies of the weights while they are read."""

@@ -97,11 +97,6 @@ def status(name):
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-if work == "sampling":
-    evaluation = sampling(run.spec, SAMPLING, size, here)
-else:
-    evaluation = bound(run.spec, protocols, 3 * size, here)
-print(evaluation.memory().needed(size))
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 run.network
@@ -110,7 +105,12 @@ if work == "sampling":
 else:
     images = np.random.default_rng(0).integers(0, 256, (-(-size // 3), *run.shape), np.uint8)
     evaluate_bound(run.model(), images, protocols, batch_size=size)
-print(status("VmHWM") - before)
+measured = status("VmHWM") - before
+if work == "sampling":  # the estimate comes last: what it leaves behind would be used again
+    evaluation = sampling(run.spec, SAMPLING, size, here)
+else:
+    evaluation = bound(run.spec, protocols, 3 * size, here)
+print(evaluation.memory().needed(size), measured)
 """
 
 
@@ -156,7 +156,7 @@ def test_an_evaluation_is_refused_exactly_where_it_does_not_fit(monkeypatch, wor
 
 
 def test_the_batch_that_is_proposed_fits_and_a_much_larger_one_does_not(monkeypatch):
-    limit = 2 * 10**9
+    limit = 4 * 10**9
     available(monkeypatch, limit)
     work = sampling(preset("celebahq256"), PAPER, 10, HERE)
     with pytest.raises(ValueError, match="available on the cpu: --batch-size ") as refusal:
@@ -213,13 +213,13 @@ def test_features_are_refused_exactly_where_a_batch_does_not_fit(digits_classifi
 
 
 def test_features_of_more_images_at_once_need_more(monkeypatch):
-    """A pass of a square matrix of 1000: 4 kB of each image live twice, with KERNELS 12 kB."""
+    """A pass of a square matrix of 1000: 4 kB of each image live twice, with KERNELS 16 kB."""
     weights = torch.ones(1000, 1000)
 
     def extract(images):
         return torch.ones(images, 1000) @ weights
 
-    available(monkeypatch, evaluation_memory.LIBRARIES_BYTES + 8000 + 99 * 12000)
+    available(monkeypatch, evaluation_memory.LIBRARIES_BYTES + 8000 + 99 * 16000)
     check_features("a network", 100, extract, HERE)
-    with pytest.raises(ValueError, match=r"features of a network in batches of 101 need about 46.2 MB"):
+    with pytest.raises(ValueError, match=r"features of a network in batches of 101 need about 46.6 MB"):
         check_features("a network", 101, extract, HERE)
