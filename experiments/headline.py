@@ -31,7 +31,7 @@ def _samples(run: StudyRun) -> Finding | None:
     data = run.spec.data.name
     sentence = (
         f"The first {len(shown)} of {len(samples.images)} images drawn from the model of {data} "
-        f"({run.label}), not selected{_caveat(run)}."
+        f"({run.words}), not selected{_caveat(run)}."
     )
     picture = Picture(shown, COLUMNS, f"A grid of {len(shown)} samples of the model of {data}.")
     return Finding("Samples", "", sentence, picture)

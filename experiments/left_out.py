@@ -20,15 +20,15 @@ def left_out(title: str, run: StudyRun, *stages: str) -> Section:
 def _reason(run: StudyRun, stages: tuple[str, ...]) -> str:
     log = run.result("training", TrainingLog)
     if log is not None and log.diverged:
-        return f"the run {run.label} diverged ({log.reason})"
+        return f"the run {run.words} diverged ({log.reason})"
     noted = reasons_left_out(run.folder)
     found = [noted[stage] for stage in stages if stage in noted]
     if found:
         return found[0].rstrip(".")
     if log is None:
-        return f"the run {run.label} is not trained yet"
+        return f"the run {run.words} is not trained yet"
     names = " or ".join(stages)
     return (
-        f"the stage {names} of {run.label} was not asked for, or not reached yet "
+        f"the stage {names} of {run.words} was not asked for, or not reached yet "
         f"(python cli.py reproduce {run.folder} measures everything)"
     )

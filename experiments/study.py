@@ -21,7 +21,7 @@ from ddpm_eval.results.fields import Record
 from ddpm_eval.results.store import Entry, Store
 from ddpm_eval.spec import RunSpec
 from ddpm_eval.spec_text import override, parse
-from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, preset, run_name
+from experiments.paper.presets import MAIN_CELL, TABLE_2, Cell, cell_name, cell_of, preset, run_name
 
 R = TypeVar("R", bound=Record)
 RESULTS_FILE = "results.h5"
@@ -44,12 +44,17 @@ class StudyRun:
     Attributes:
         folder: of the run.
         spec: what the run is, and how much is measured of it.
-        label: its name in tables and figures.
+        label: its name in files.
     """
 
     folder: Path
     spec: RunSpec
     label: str
+
+    @property
+    def words(self) -> str:
+        """The name for people, with the cell in words: ``eps, L, learned variance``."""
+        return self.label.replace(self.spec.cell, f"{cell_name(cell_of(self.spec))} variance")
 
     @property
     def results(self) -> Store:

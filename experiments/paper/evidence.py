@@ -31,11 +31,10 @@ from ddpm_eval.results.records import (
     QualityCurve,
     TrainingLog,
 )
-from experiments.paper.presets import TABLE_2, Cell, cell_of
+from experiments.paper.presets import TABLE_2, Cell, cell_name, cell_of
 from experiments.study import Study, StudyRun
 
 MU_L_LEARNED, MU_L, MU_MSE, EPS_L_LEARNED, EPS_L, EPS_MSE = TABLE_2
-OBJECTIVES = {"vlb": "L", "mse": "MSE"}
 MOSTLY = 0.5
 """The share of clipped updates above which it is said."""
 FROM_OTHER_PLACES = ("photos",)
@@ -297,11 +296,6 @@ def clipped_share(run: StudyRun) -> tuple[float, float]:
         return math.nan, math.nan
     norms = log.gradient_norm.astype(np.float64)
     return float(np.mean(norms > run.spec.train.clip_norm)), float(np.median(norms))
-
-
-def cell_name(cell: Cell) -> str:
-    """Name a cell as in Table 2: ``mu, L, learned``."""
-    return f"{cell.prediction}, {OBJECTIVES[cell.objective]}, {'learned' if cell.learned else 'fixed'}"
 
 
 def _log(estimate: Estimate) -> Estimate:

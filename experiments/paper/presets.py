@@ -36,6 +36,8 @@ class Cell:
 MAIN_CELL = Cell("eps", "mse", learned=False)
 """The paper's model: eps prediction, L_simple."""
 
+OBJECTIVES: dict[Objective, str] = {"vlb": "L", "mse": "MSE"}
+"""What Table 2 calls an objective."""
 TABLE_2 = (
     Cell("mu", "vlb", learned=True),
     Cell("mu", "vlb", learned=False),
@@ -202,6 +204,11 @@ def against_the_paper(spec: RunSpec) -> str:
 def cell_of(spec: RunSpec) -> Cell:
     """Return the cell of Table 2 that a run would belong to."""
     return Cell(spec.diffusion.prediction, spec.diffusion.objective, spec.diffusion.learns_variance)
+
+
+def cell_name(cell: Cell) -> str:
+    """Name a cell as in Table 2: ``mu, L, learned``."""
+    return f"{cell.prediction}, {OBJECTIVES[cell.objective]}, {'learned' if cell.learned else 'fixed'}"
 
 
 def _network(shape: _Shape) -> NetworkSpec:

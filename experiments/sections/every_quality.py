@@ -51,7 +51,8 @@ def _quality(study: Study, results: Mapping[str, Quality]) -> Table:
         neighbours = next(iter(known.values())).neighbours
         caption += f" Density and coverage (Naeem et al. 2020) are of {neighbours} neighbours."
     frame = pd.concat([quality_table(results), coverage_table(known)], ignore_index=True)
-    return write_table(frame, study.tables / "quality", caption, shown=quality_matrix(frame))
+    shown = frame.assign(run=frame["run"].map({run.label: run.words for run in study.runs}))
+    return write_table(frame, study.tables / "quality", caption, shown=quality_matrix(shown))
 
 
 def _classes(study: Study, coverage: Coverage) -> tuple[Table, Illustration]:
@@ -60,7 +61,7 @@ def _classes(study: Study, coverage: Coverage) -> tuple[Table, Illustration]:
     images = reference_name(coverage)
     caption = (
         f"Classes that {coverage.features} assigns to the {coverage.n_samples} samples of "
-        f"{study.main.label} and to the {coverage.n_reference} {images}, 95% intervals. "
+        f"{study.main.words} and to the {coverage.n_reference} {images}, 95% intervals. "
         f"{class_difference(coverage)}"
     )
     table = write_table(frame, study.tables / "classes", caption, shown=class_matrix(frame))

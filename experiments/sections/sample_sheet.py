@@ -41,11 +41,11 @@ def section(study: Study) -> Section:
 def _beside_real_images(study: Study, samples: Samples) -> Illustration:
     run = study.main
     real = run.result("reference-images", ReferenceImages)
-    panels = {f"samples of {run.label}": samples.images[:SHOWN]}
+    panels = {f"samples of {run.words}": samples.images[:SHOWN]}
     if real is not None:
         panels[f"{real.name}, {real.split} images"] = real.images[:SHOWN]
     caption = (
-        f"The first {len(samples.images[:SHOWN])} samples (not selected) of {run.label} on "
+        f"The first {len(samples.images[:SHOWN])} samples (not selected) of {run.words} on "
         f"{run.spec.data.name}, ancestral sampling, {samples.num_steps} steps, beside real images."
     )
     return write_figure(plot_samples(panels), pixel_table(panels), study.figures / "samples", caption)
@@ -58,7 +58,7 @@ def _share_noise(found: Mapping[StudyRun, Samples]) -> bool:
 
 def _from_the_same_noise(study: Study, found: Mapping[StudyRun, Samples]) -> Illustration:
     count = min(COMPARED, *(len(drawn.images) for drawn in found.values()))
-    rows = {run.label: drawn.images[:count] for run, drawn in found.items()}
+    rows = {run.words: drawn.images[:count] for run, drawn in found.items()}
     caption = (
         f"The first {count} samples (not selected) of every run, a column each: the same noise through the "
         "whole reverse process, so that columns differ by the models alone."
@@ -73,7 +73,7 @@ def _choice(found: Mapping[StudyRun, Samples]) -> Choice:
     shape = next(iter(found.values())).images.shape[1:]
     most = max(min(SHEET, MOST_ELEMENTS // math.prod(shape)), SHEET_COLUMNS)
     best_first = sorted(found, key=lambda run: cell_of(run.spec) != MAIN_CELL)
-    options = [Option(run.label, found[run].images[:most], _numbers(run)) for run in best_first]
+    options = [Option(run.words, found[run].images[:most], _numbers(run)) for run in best_first]
     caption = f"The first {most} samples at most of the chosen run, not selected, with its 95% intervals."
     return Choice("sheets", "Sheets of samples", caption, options, SHEET_COLUMNS)
 

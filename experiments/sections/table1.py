@@ -79,7 +79,7 @@ def _row(run: StudyRun) -> dict[str, object]:
     if quality is None:
         return {}
     row: dict[str, object] = {
-        "model": f"this run: {run.label}",
+        "model": f"this run: {run.words}",
         "data": run.spec.data.name,
         "conditional": False,
         "features": "Inception" if quality.is_inception else quality.features,

@@ -1,6 +1,7 @@
 """Table 2: what to predict (mu or eps), what to train on (L or the squared error), which variance."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -22,12 +23,11 @@ from experiments.paper.evidence import (
     MOSTLY,
     Evidence,
     bound_difference,
-    cell_name,
     clipped_share,
     distance_margins,
     over_seeds,
 )
-from experiments.paper.presets import TABLE_2, Cell, cell_of
+from experiments.paper.presets import TABLE_2, Cell, cell_name, cell_of
 from experiments.study import Study, StudyRun
 
 TITLE = "Ablation (Table 2)"
@@ -162,19 +162,29 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _caption(study: Study, cells: Sequence[AblationCell]) -> str:
-    captions = [cell.quality.caption for cell in cells if cell.quality is not None]
+    """Say what the table is of; what the table of sample quality says in full is not repeated."""
+    quality = next((cell.quality for cell in cells if cell.quality is not None), None)
     how = (
-        captions[0]
-        if captions
-        else "sample quality not measured (without labels it needs --inception-weights)"
+        "sample quality not measured (without labels it needs --inception-weights)"
+        if quality is None
+        else f"samples against the {quality.n_reference} {quality.reference} images, protocol "
+        f"{quality.protocol}, as the table of sample quality says in full"
     )
-    estimators = [cell.terms.estimator for cell in cells if cell.terms is not None]
     return (
         f"Ablation of prediction, objective and variance on {study.main.spec.data.name}; {how}. "
-        "Bits/dim: test set, protocol paper, 95% intervals over images "
-        f"(all terms of {estimators.count('full')} cells, the stratified estimator of "
-        f"{estimators.count('stratified')}). {_trainings(study)} {paper_columns(study)}"
+        f"Bits/dim: test images, 95% intervals over them ({_estimators(cells)}). {_trainings(study)} "
+        f"{paper_columns(study)}"
     )
+
+
+def _estimators(cells: Sequence[AblationCell]) -> str:
+    """Say by which estimators the bounds of the cells were measured."""
+    found = Counter(cell.terms.estimator for cell in cells if cell.terms is not None)
+    names = {"full": "all terms", "stratified": "the stratified estimator"}
+    known = [name for name in names if found[name]]
+    if len(known) < 2:
+        return names[known[0]] if known else "not measured"
+    return ", ".join(f"{names[name]} of {found[name]}" for name in known)
 
 
 def _trainings(study: Study) -> str:

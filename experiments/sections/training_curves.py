@@ -11,11 +11,16 @@ from ddpm_eval.reporting.tables import write_table
 from ddpm_eval.reporting.training_tables import history_table, training_curve
 from ddpm_eval.results.bound_terms import BOUND_HISTORY, BoundHistory
 from ddpm_eval.results.records import TrainingLog
+from ddpm_eval.spec import Objective
 from experiments.left_out import left_out
+from experiments.paper.presets import OBJECTIVES
 from experiments.study import Study, StudyRun
 
 TITLE = "Training"
-LOSS_LABELS = {"mse": "squared error per element", "vlb": "one term of the bound (bits/dim)"}
+LOSS_LABELS: dict[Objective, str] = {
+    "mse": "squared error per element",
+    "vlb": "one term of the bound (bits/dim)",
+}
 COLUMNS = ("run", "status", "updates", "images", "seconds", "parameters")
 
 
@@ -32,13 +37,13 @@ def section(study: Study) -> Section:
     if not rows:
         imported = _imported(study.main)
         return Section(TITLE, imported, [], figures) if imported else left_out(TITLE, study.main, "train")
-    table = write_table(
-        pd.DataFrame(rows, columns=COLUMNS), study.tables / "training", "Training of every run."
-    )
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    shown = frame.assign(run=frame["run"].map({run.label: run.words for run in study.every_run}))
+    table = write_table(frame, study.tables / "training", "Training of every run.", shown=shown)
     return Section(TITLE, "", [table], figures)
 
 
-def _logs(runs: Sequence[StudyRun], objective: str) -> list[tuple[StudyRun, TrainingLog]]:
+def _logs(runs: Sequence[StudyRun], objective: Objective) -> list[tuple[StudyRun, TrainingLog]]:
     """Return the runs of an objective that were trained here, with their logs."""
     found = [
         (run, run.result("training", TrainingLog))
@@ -52,16 +57,16 @@ def _row(run: StudyRun, log: TrainingLog) -> tuple[str | float, ...]:
     return run.label, log.status, log.steps, log.images, log.seconds, log.parameters
 
 
-def _curves(study: Study, objective: str, logs: Sequence[tuple[StudyRun, TrainingLog]]) -> Illustration:
-    curves = [training_curve(log).assign(run=run.label) for run, log in logs]
+def _curves(study: Study, objective: Objective, logs: Sequence[tuple[StudyRun, TrainingLog]]) -> Illustration:
+    curves = [training_curve(log).assign(run=run.words) for run, log in logs]
     frame = pd.concat(curves, ignore_index=True)
     caption = (
-        f"Training of the runs with objective {objective}: "
+        f"Training of the runs with objective {OBJECTIVES[objective]}: "
         "block means of loss and gradient norm before clipping."
     )
     predictions = dict.fromkeys(run.spec.diffusion.prediction for run, _ in logs)
     targets: dict[str, Sequence[str]] = {
-        name: [run.label for run, _ in logs if run.spec.diffusion.prediction == name] for name in predictions
+        name: [run.words for run, _ in logs if run.spec.diffusion.prediction == name] for name in predictions
     }
     clip_norm = logs[0][0].spec.train.clip_norm
     figure = plot_training(frame, LOSS_LABELS[objective], targets=targets, clip_norm=clip_norm)
@@ -74,7 +79,7 @@ def _bound_over_training(study: Study) -> list[Illustration]:
     histories = [(run, history) for run, history in found if history is not None]
     if not histories:
         return []
-    curves = [history_table(history).assign(run=run.label) for run, history in histories]
+    curves = [history_table(history).assign(run=run.words) for run, history in histories]
     frame = pd.concat(curves, ignore_index=True)
     how = "; ".join(dict.fromkeys(_how(history) for _, history in histories))
     caption = f"The bound of the averaged weights over training; {how}."

@@ -53,7 +53,8 @@ def test_the_study_of_a_preset_has_a_run_for_each_cell_in_the_order_of_table_2(t
     assert found == [(cell.prediction, cell.objective) for cell in TABLE_2]
     assert study.has_every_cell
     assert study.main is study.runs[-1]
-    assert study.main.label == "eps-mse-fixed-large"
+    assert (study.main.label, study.main.words) == ("eps-mse-fixed-large", "eps, MSE, fixed variance")
+    assert study.runs[3].words == "eps, L, learned variance"
     assert study.main.folder == tmp_path / "digits" / "eps-mse-fixed-large"
     assert study.main.folder == run_folder(tmp_path, study.main.spec)
 
@@ -122,6 +123,7 @@ def test_replicates_are_the_same_study_with_the_seeds_that_follow(tmp_path):
     assert second.main.folder == tmp_path / "digits" / "eps-mse-fixed-large-seed-1"
     assert second.main.label == "eps-mse-fixed-large, seed 1"
     assert second.bound_run.label == "photos eps-mse-fixed-large, seed 1"
+    assert second.bound_run.words == "photos eps, MSE, fixed variance, seed 1"
     assert replicated(lambda seed: resolve_default(seed=seed), 4, 1) == resolve_default(seed=4)
 
 

@@ -20,7 +20,7 @@ from ddpm_eval.results.records import (
 )
 from experiments.paper import evidence
 from experiments.paper.claims import CLAIMS, check
-from experiments.paper.evidence import EPS_L, EPS_MSE, MU_L, MU_L_LEARNED, MU_MSE
+from experiments.paper.evidence import EPS_L, EPS_MSE, MU_L, MU_L_LEARNED
 from experiments.paper.presets import TABLE_2
 from experiments.study import StudyOptions, replicated, resolve_preset, resolve_run
 
@@ -320,13 +320,6 @@ def test_clipping_is_said_where_most_updates_were_clipped(study):
         "1 training"
     )
     assert all(math.isnan(value) for value in evidence.clipped_share(study.main))
-
-
-def test_cells_are_named_as_in_table_2():
-    assert [evidence.cell_name(cell) for cell in (MU_L_LEARNED, MU_MSE)] == [
-        "mu, L, learned",
-        "mu, MSE, fixed",
-    ]
 
 
 # Several trainings

@@ -4,7 +4,15 @@ import pytest
 from tiny import TINY
 
 from ddpm_eval.spec_text import override
-from experiments.paper.presets import DEVIATIONS, NAMES, TABLE_2, against_the_paper, preset, run_name
+from experiments.paper.presets import (
+    DEVIATIONS,
+    NAMES,
+    TABLE_2,
+    against_the_paper,
+    cell_name,
+    preset,
+    run_name,
+)
 
 
 def test_departures_from_the_paper_are_named():
@@ -63,3 +71,7 @@ def test_a_folder_is_named_by_its_cell_and_by_what_is_not_the_presets():
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValueError, match=r"there is no preset 'mnits' \(there are digits, "):
         preset("mnits")
+
+
+def test_cells_are_named_as_in_table_2():
+    assert [cell_name(cell) for cell in (TABLE_2[0], TABLE_2[2])] == ["mu, L, learned", "mu, MSE, fixed"]

@@ -36,5 +36,7 @@ def test_other_images_are_not_paired(empty):
 
 def test_one_model_alone_is_no_comparison(empty):
     store_results(empty.main, main_results())
-    assert section(empty) == Section(TITLE, "Not measured: the run eps-vlb-fixed-large is not trained yet.")
+    assert section(empty) == Section(
+        TITLE, "Not measured: the run eps, L, fixed variance is not trained yet."
+    )
     assert not empty.report_folder.exists()

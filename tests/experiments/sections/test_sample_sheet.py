@@ -11,11 +11,11 @@ from experiments.sections.sample_sheet import SHOWN, section
 def test_the_first_samples_are_shown_beside_real_images(measured):
     figure, _ = section(measured).figures
     panels = pd.read_csv(figure.stem.with_suffix(".csv"))["panel"].value_counts().to_dict()
-    assert panels == {"samples of eps-mse-fixed-large": SHOWN, "digits, train images": 3}
+    assert panels == {"samples of eps, MSE, fixed variance": SHOWN, "digits, train images": 3}
     assert figure.stem == measured.figures / "samples"
     assert figure.caption == (
-        "The first 64 samples (not selected) of eps-mse-fixed-large on digits, ancestral sampling, 20 steps, "
-        "beside real images."
+        "The first 64 samples (not selected) of eps, MSE, fixed variance on digits, ancestral sampling, 20 "
+        "steps, beside real images."
     )
 
 
@@ -29,7 +29,7 @@ def test_samples_are_shown_without_real_images(empty):
 def test_the_samples_of_all_runs_from_the_same_noise_stand_in_rows(measured):
     _, figure = section(measured).figures
     panels = pd.read_csv(figure.stem.with_suffix(".csv"))["panel"].value_counts(sort=False).to_dict()
-    assert panels == {run.label: 12 for run in measured.runs}
+    assert panels == {run.words: 12 for run in measured.runs}
     assert "the same noise through the whole reverse process" in figure.caption
 
 
@@ -41,13 +41,13 @@ def test_samples_from_other_noise_are_not_beside_each_other(empty):
     found = section(empty)
     assert [figure.stem.name for figure in found.figures] == ["samples"]
     (choice,) = found.interactive
-    assert [option.label for option in choice.options] == [empty.main.label, empty.runs[0].label]
+    assert [option.label for option in choice.options] == [empty.main.words, empty.runs[0].words]
 
 
 def test_the_run_whose_samples_are_shown_can_be_chosen_with_its_numbers(measured):
     (choice,) = section(measured).interactive
-    assert choice.options[0].label == "eps-mse-fixed-large"
-    assert {option.label for option in choice.options} == {run.label for run in measured.runs}
+    assert choice.options[0].label == "eps, MSE, fixed variance"
+    assert {option.label for option in choice.options} == {run.words for run in measured.runs}
     first, second = choice.options[:2]
     assert (len(first.images), len(second.images)) == (70, 20)
     assert first.numbers["Frechet distance (digits classifier)"] == "3.0 [2.0, 4.0]"

@@ -31,7 +31,7 @@ def test_a_section_is_a_function_of_a_study(module):
 def test_without_results_a_section_says_why_and_writes_nothing(module, empty):
     found = module.section(empty)
     assert found.title == module.TITLE
-    assert found.text in [f"Not measured: the run {run.label} is not trained yet." for run in empty.runs]
+    assert found.text in [f"Not measured: the run {run.words} is not trained yet." for run in empty.runs]
     assert [*found.tables, *found.figures] == []
     assert not empty.report_folder.exists()
 

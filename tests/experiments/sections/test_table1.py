@@ -17,7 +17,10 @@ def measured_rows(study):
 def test_the_papers_models_stand_above_the_literature(measured):
     section(measured)
     rows = measured_rows(measured)
-    assert rows["model"].tolist() == ["this run: eps-vlb-fixed-large", "this run: eps-mse-fixed-large"]
+    assert rows["model"].tolist() == [
+        "this run: eps, L, fixed variance",
+        "this run: eps, MSE, fixed variance",
+    ]
     assert rows.index.tolist() == [0, 1]
     assert rows["train_bits_per_dim"].notna().tolist() == [False, True]
     assert rows["test_bits_per_dim"].notna().all()

@@ -15,15 +15,18 @@ def test_each_objective_has_its_figure_and_all_runs_one_table(measured):
         "training_bound",
     ]
     runs = pd.read_csv(measured.figures / "training_mse.csv")["run"].drop_duplicates().tolist()
-    assert runs == ["mu-mse-fixed-large", "eps-mse-fixed-large"]
+    assert runs == ["mu, MSE, fixed variance", "eps, MSE, fixed variance"]
     table = pd.read_csv(measured.tables / "training.csv")
     assert table["run"].tolist() == [
         *("mu-mse-fixed-large", "eps-mse-fixed-large"),
         *("mu-vlb-learned", "mu-vlb-fixed-large", "eps-vlb-learned", "eps-vlb-fixed-large"),
     ]
+    assert [row[0] for row in found.tables[0].rows][:3] == [
+        *("mu, MSE, fixed variance", "eps, MSE, fixed variance", "mu, L, learned variance"),
+    ]
     assert list(table.columns) == ["run", "status", "updates", "images", "seconds", "parameters"]
     assert found.figures[0].caption == (
-        "Training of the runs with objective mse: block means of loss and gradient norm before clipping."
+        "Training of the runs with objective MSE: block means of loss and gradient norm before clipping."
     )
 
 
