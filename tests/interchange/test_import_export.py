@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm_eval.data.image_set import ImageSet
-from ddpm_eval.interchange import import_export
 from ddpm_eval.files import file_digest
+from ddpm_eval.interchange import import_export
 from ddpm_eval.interchange.import_export import export_checkpoint, import_checkpoint
 from ddpm_eval.runtime import ALONE
 from ddpm_eval.spec_text import override
