@@ -1,4 +1,4 @@
-"""Samplers of the reverse process, trajectories of x0_hat, and interpolation.
+"""Samplers of the reverse process, trajectories of x0_hat, and images that share or mix latents.
 
 A sampler's ``step`` is the equation that leads from x_t to x_{t-1}. The noise of image k at time t is a
 function of (seed, k, t), so that image k never depends on how many images are drawn, in which batches, or by
