@@ -269,7 +269,7 @@ FREE_OF = {
     (
         *("intervals", "estimate_columns", "bound_tables", "bound_comparisons", "rate_distortion_tables"),
         *("ablation_table", "quality_tables", "training_tables", "tables", "provenance_rows", "curves"),
-        *("replicates", "term_ranges", "coverage_tables", "latex"),
+        *("replicates", "term_ranges", "coverage_tables", "latex", "training_caveats"),
     ): (*HEAVY, *PLOTTING),
     ("figure_style", "figure_files", "figure_descriptions", "plots", "ablation_figure", "image_grids"): HEAVY,
 }
