@@ -4,13 +4,17 @@ A Frechet distance of a cell that diverged is infinite: no samples are worse. Di
 paired over images, which were measured with the same noise. Intervals of differences and ratios of two
 distances are made from the two intervals as if the distances were independent.
 
+Claims compare distances by their ratio. Distances are positive, and the spread between trainings grows with
+them, so that over trainings their logarithms are averaged: differences would be ruled by the worst cells.
+
 Source of the latter: Zou and Donner, "Construction of confidence limits about effect measures", Statistics in
 Medicine 27 (2008) ("MOVER").
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -37,6 +41,8 @@ from experiments.study import Study, StudyRun
 MU_L_LEARNED, MU_L, MU_MSE, EPS_L_LEARNED, EPS_L, EPS_MSE = TABLE_2
 MOSTLY = 0.5
 """The share of clipped updates above which it is said."""
+LARGEST_EXPONENT = 700.0
+"""The largest exponent whose exponential is a number; with two trainings an interval may have larger ones."""
 FROM_OTHER_PLACES = ("photos",)
 """Data sets whose test images differ from the training images in more than chance."""
 
@@ -50,6 +56,7 @@ class Evidence:
         condition: how they were measured.
         missing: why some or all were not measured; empty if all were.
         of_images: whether the intervals are over images, which are the same for each seed.
+        ratios: whether the estimates are ratios, of which trainings have a geometric mean.
         seeds: the number of trainings behind each estimate.
     """
 
@@ -57,6 +64,7 @@ class Evidence:
     condition: str = ""
     missing: str = ""
     of_images: bool = False
+    ratios: bool = False
     seeds: int = 1
 
 
@@ -75,10 +83,8 @@ def over_seeds(found: Sequence[Evidence]) -> Evidence:
     complete = [first, *(each for each in others if each.estimates and not each.missing)]
     if first.missing or len(complete) == 1:
         return first
-    estimates = tuple(
-        over_trainings(same, first.of_images)
-        for same in zip(*(each.estimates for each in complete), strict=True)
-    )
+    join = _geometric_mean if first.ratios else partial(over_trainings, same_images=first.of_images)
+    estimates = tuple(join(same) for same in zip(*(each.estimates for each in complete), strict=True))
     apart = any(math.isnan(estimate.value) for estimate in estimates)
     return replace(
         first,
@@ -99,27 +105,18 @@ def distance_margins(study: Study, worse: Sequence[Cell], better: Sequence[Cell]
         worse: cells; each is compared with every one of ``better``.
         better: cells.
     """
-    known = {cell: _distance(study, cell) for cell in (*worse, *better)}
-    absent = [cell_name(cell) for cell, distance in known.items() if distance is None]
-    margins = [
-        independent_difference(first, second)
-        for first in (known[cell] for cell in worse)
-        for second in (known[cell] for cell in better)
-        if first is not None and second is not None
-    ]
-    how = _of_samples(study, tuple(known), "difference of the Frechet distances")
-    return Evidence(tuple(margins), how, _absent(absent))
+    return _compared(study, worse, better, independent_difference, "difference of the Frechet distances")
 
 
-def distance_ratio(study: Study, first: Cell, second: Cell) -> Evidence:
-    """Return the ratio of two cells' distances."""
-    known = {cell: _distance(study, cell) for cell in (first, second)}
-    absent = [cell_name(cell) for cell, distance in known.items() if distance is None]
-    a, b = known[first], known[second]
-    if a is None or b is None:
-        return not_measured(_absent(absent))
-    how = _of_samples(study, (first, second), "ratio of the Frechet distances")
-    return Evidence((independent_ratio(a, b),), how)
+def distance_ratios(study: Study, over: Sequence[Cell], under: Sequence[Cell]) -> Evidence:
+    """Return the ratios of the distances of some cells to those of others.
+
+    Args:
+        study: with the cells of Table 2.
+        over: cells; each is compared with every one of ``under``.
+        under: cells.
+    """
+    return _compared(study, over, under, independent_ratio, "ratio of the Frechet distances")
 
 
 def variance_ratio(study: Study) -> Evidence:
@@ -134,7 +131,7 @@ def variance_ratio(study: Study) -> Evidence:
         f"ratio of the Frechet distances, the other fixed variance over {run.spec.diffusion.variance}, "
         f"n = {other.n_samples} samples each ({other.features})"
     )
-    return Evidence((independent_ratio(other.frechet_distance, own),), _how([run], what))
+    return Evidence((independent_ratio(other.frechet_distance, own),), _how([run], what), ratios=True)
 
 
 def late_improvement(study: Study) -> Evidence:
@@ -281,9 +278,7 @@ def independent_difference(first: Estimate, second: Estimate) -> Estimate:
 
 def independent_ratio(first: Estimate, second: Estimate) -> Estimate:
     """Return first / second of positive estimates; infinite if the first one is, NaN if both are."""
-    a, b = (_log(estimate) for estimate in (first, second))
-    value, low, high = (math.exp(part) for part in independent_difference(a, b)[:3])
-    return Estimate(value, low, high, "1")
+    return _exp(independent_difference(_log(first), _log(second)))
 
 
 def clipped_share(run: StudyRun) -> tuple[float, float]:
@@ -298,8 +293,38 @@ def clipped_share(run: StudyRun) -> tuple[float, float]:
     return float(np.mean(norms > run.spec.train.clip_norm)), float(np.median(norms))
 
 
+def _compared(
+    study: Study,
+    firsts: Sequence[Cell],
+    seconds: Sequence[Cell],
+    compare: Callable[[Estimate, Estimate], Estimate],
+    what: str,
+) -> Evidence:
+    """Return how each of the first cells' distances compares with each of the second cells'."""
+    known = {cell: _distance(study, cell) for cell in (*firsts, *seconds)}
+    absent = [cell_name(cell) for cell, distance in known.items() if distance is None]
+    estimates = tuple(
+        compare(first, second)
+        for first in (known[cell] for cell in firsts)
+        for second in (known[cell] for cell in seconds)
+        if first is not None and second is not None
+    )
+    how = _of_samples(study, tuple(known), what)
+    return Evidence(estimates, how, _absent(absent), ratios=compare is independent_ratio)
+
+
+def _geometric_mean(ratios: Sequence[Estimate]) -> Estimate:
+    """Return the geometric mean of the same ratio over trainings."""
+    return _exp(over_trainings([_log(ratio) for ratio in ratios], same_images=False))
+
+
 def _log(estimate: Estimate) -> Estimate:
     value, low, high = (math.log(part) if part > 0 else -math.inf for part in estimate[:3])
+    return Estimate(value, low, high, "1")
+
+
+def _exp(estimate: Estimate) -> Estimate:
+    value, low, high = (math.inf if part > LARGEST_EXPONENT else math.exp(part) for part in estimate[:3])
     return Estimate(value, low, high, "1")
 
 

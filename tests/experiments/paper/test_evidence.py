@@ -92,9 +92,12 @@ def test_the_nearest_competitor_decides_and_its_interval_is_shown(study):
     put_distances(study, eps_mse=3.0, eps_l=8.0)
     found = checked(study, "gives the best samples")
     assert found.verdict == "holds"
-    assert found.ours[:3] == pytest.approx((5.0, 5 - math.sqrt(2), 5 + math.sqrt(2)))
+    # 8 in [7, 9] over 3 in [2, 4], by the distances of their logarithms
+    below = math.hypot(math.log(8 / 7), math.log(4 / 3))
+    above = math.hypot(math.log(9 / 8), math.log(3 / 2))
+    assert found.ours[:3] == pytest.approx((8 / 3, 8 / 3 * math.exp(-below), 8 / 3 * math.exp(above)))
     assert found.condition == (
-        "difference of the Frechet distances, n = 512 samples each (digits-classifier); digits, 30 updates; "
+        "ratio of the Frechet distances, n = 512 samples each (digits-classifier); digits, 30 updates; "
         "1 training"
     )
 
@@ -332,20 +335,27 @@ def three(tmp_path):
 
 
 def test_distances_are_compared_over_trainings(three):
-    """Margins of 17, 16 and 15, whose own intervals no longer matter: 16 +- 4.303 / sqrt(3)."""
-    for one, best in zip(three.seeds, (3.0, 4.0, 5.0), strict=True):
-        put_distances(one, eps_mse=best)
+    """Ratios of e, e^2 and e^3, whose own intervals no longer matter: logarithms 2 +- 4.303 / sqrt(3)."""
+    for one, log_ratio in zip(three.seeds, (1, 2, 3), strict=True):
+        put_distances(one, eps_mse=20 / math.exp(log_ratio))
     found = checked(three, "gives the best samples")
     half = 4.302653 / math.sqrt(3)
-    assert found.ours[:3] == pytest.approx((16.0, 16 - half, 16 + half))
+    assert found.ours[:3] == pytest.approx((math.exp(2), math.exp(2 - half), math.exp(2 + half)))
     assert found.condition.endswith("digits, 30 updates; 3 trainings")
 
 
-def test_a_training_that_is_not_measured_yet_does_not_count(three):
-    for one, best in zip(three.seeds[:2], (3.0, 4.0), strict=True):
+def test_an_interval_of_ratios_may_exceed_all_numbers(three):
+    for one, best in zip(three.seeds[:2], (1e-60, 1e60), strict=True):
         put_distances(one, eps_mse=best)
     found = checked(three, "gives the best samples")
-    assert found.ours.value == 16.5 and found.condition.endswith("2 trainings")
+    assert (found.ours.low, found.ours.high, found.verdict) == (0.0, math.inf, "undecided")
+
+
+def test_a_training_that_is_not_measured_yet_does_not_count(three):
+    for one, best in zip(three.seeds[:2], (2.0, 8.0), strict=True):
+        put_distances(one, eps_mse=best)
+    found = checked(three, "gives the best samples")
+    assert found.ours.value == pytest.approx(20 / 4) and found.condition.endswith("2 trainings")
 
 
 def test_a_claim_stays_open_where_some_trainings_diverged(three):
