@@ -1,6 +1,6 @@
 """Speed and memory of training and sampling: our program in several variants, and diffusers'.
 
-    python benchmarks/network.py [--networks digits cifar10-small cifar10] [--device cpu|cuda] [--threads N]
+    python benchmarks/network.py [--networks digits cifar10-tiny ...] [--device cpu|cuda] [--threads N]
                                  [--rounds N] [--variants ours/fp32/eager ...] [--write docs/performance.md]
 
 Each variant runs in a process of its own, with the settings its users get, and all take turns (first, second,
@@ -29,10 +29,10 @@ from ddpm_eval.runtime import Runtime, start
 from ddpm_eval.spec import RunSpec
 from experiments.paper.presets import preset
 
-NETWORKS = ("digits", "cifar10-small", "cifar10")
-CPU_BATCH = {"digits": 128, "cifar10-small": 16, "cifar10": 8}
+NETWORKS = ("digits", "cifar10-tiny", "cifar10-small", "cifar10")
+CPU_BATCH = {"digits": 128, "cifar10-tiny": 64, "cifar10-small": 16, "cifar10": 8}
 """Images per update and step on a CPU; on a GPU they are the preset's."""
-ROUNDS = {"digits": 20, "cifar10-small": 9, "cifar10": 7}
+ROUNDS = {"digits": 20, "cifar10-tiny": 9, "cifar10-small": 9, "cifar10": 7}
 WARM_UP_TURNS = 3
 QUICK_STEPS = 20
 """Updates or steps of one turn where one takes milliseconds: on a GPU, and of the digits' network."""
@@ -204,11 +204,11 @@ def parse() -> argparse.Namespace:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--threads", type=int, help="intra-operation CPU threads (default: torch's choice)")
-    add("--rounds", type=int, help="turns of each variant (default 20, 9 and 7)")
+    add("--rounds", type=int, help="turns of each variant (default 20, 9, 9 and 7)")
     add(
         "--batch",
         type=int,
-        help="images per update and step (default: on a CPU 128, 16 and 8, on a GPU the preset's)",
+        help="images per update and step (default: on a CPU 128, 64, 16 and 8, on a GPU the preset's)",
     )
     add("--variants", nargs="+", type=Variant.parse, help=f"default: {' '.join(map(str, (*OURS, THEIRS)))}")
     add("--write", type=Path, help="document in which to replace these networks' tables")
