@@ -20,7 +20,7 @@ from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.randomness import derive_seed
 from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import Runtime
-from ddpm_eval.spec import RunSpec
+from ddpm_eval.spec import DiffusionSpec, RunSpec
 
 MOST_LOADER_WORKERS = 4
 """The largest number of processes that read a streamed data set."""
@@ -69,7 +69,10 @@ class Batches:
         self.runtime = runtime
         self.shard = slice(runtime.rank * size // world, (runtime.rank + 1) * size // world)
         self.generator = torch.Generator(runtime.arithmetic_device)
-        self.time_probabilities = time_probabilities(spec).to(runtime.arithmetic_device)
+        by_importance = spec.train.time_sampling == "importance"
+        self.time_probabilities = (
+            time_importance(spec.diffusion).to(runtime.arithmetic_device) if by_importance else None
+        )
         self.permutations: dict[int, Array] = {}
         self.resident = (
             torch.from_numpy(images.array).to(runtime.arithmetic_device) if images.in_memory else None
@@ -112,10 +115,10 @@ class Batches:
         """Draw the times of a whole batch, and return them with the weights of their losses."""
         size, timesteps = self.spec.train.batch_size, self.spec.diffusion.timesteps
         device = self.runtime.arithmetic_device
-        if self.spec.train.time_sampling == "uniform":
+        probability = self.time_probabilities
+        if probability is None:
             t = torch.randint(1, timesteps + 1, (size,), generator=self.generator, device=device)
             return t, torch.ones(size, device=device)
-        probability = self.time_probabilities
         index = torch.multinomial(probability, size, replacement=True, generator=self.generator)
         return index + 1, 1 / (timesteps * probability[index]).float()
 
@@ -126,16 +129,13 @@ class Batches:
         return self.permutations[epoch]
 
 
-def time_probabilities(spec: RunSpec) -> Tensor:
-    """Return the probabilities with which the times 1..T of a batch are drawn, float64 ``[T]``.
+def time_importance(diffusion: DiffusionSpec) -> Tensor:
+    """Return the probabilities with which times 1..T are drawn by importance, float64 ``[T]``.
 
     Importance is the weight of the squared error of eps in the terms of L if sigma_t^2 is beta_t (Eq. 12),
     so that a network that errs alike at all times has terms in proportion to it. Nichol and Dhariwal (2021),
     Sec. 3.3, draw times for the same reason in proportion to the terms that they observe.
     """
-    diffusion = spec.diffusion
-    if spec.train.time_sampling == "uniform":
-        return torch.full((diffusion.timesteps,), 1 / diffusion.timesteps, dtype=torch.float64)
     schedule = make_schedule(diffusion)
     beta, alpha_bar = schedule.beta[1:], schedule.alpha_bar[1:]
     importance = beta / (1 - beta) / (1 - alpha_bar)
