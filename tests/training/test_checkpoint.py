@@ -34,7 +34,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     state, _ = saved(tmp_path)
     state.tensors["adam/exp_avg/x"] = torch.randn(3, 2, 4, 4).to(memory_format=torch.channels_last)
     state.tensors["step"] = torch.tensor(2**40)
-    state.tensors["half"] = torch.randn(5).bfloat16()
+    state.tensors["half"] = torch.randn(5).half()
     save(tmp_path / FILE_NAME, state)
     found = load(tmp_path / FILE_NAME)
     assert (found.spec, found.step, found.metadata) == (state.spec, state.step, state.metadata)
