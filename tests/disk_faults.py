@@ -1,10 +1,11 @@
 """Work on a disk that is full, read-only or another user's, as a program that prints what came of it.
 
 ``python tests/disk_faults.py FAULT FOLDER WORK...`` does each work once undisturbed. Then it begins the work
-under the fault (``full``, ``read-only`` or ``permission``), as a command of the command line. That must end
-with exit code 2 and one sentence, and leave all files as they were. With the fault gone the work is done to
-contents that equal the undisturbed ones. Disks are small tmpfs mounts in ``FOLDER``; where none can be
-mounted the program says so and ends with exit code 77.
+under the fault (``full``, ``read-only``, ``permission`` or ``quota``), as a command of the command line. That
+must end with exit code 2 and one sentence, and leave all files as they were. With the fault gone the work is
+done to contents that equal the undisturbed ones. Disks are small tmpfs mounts in ``FOLDER``, and for
+``quota`` a file that holds a btrfs file system; where none can be mounted the program says so and ends with
+exit code 77.
 """
 
 import contextlib
@@ -26,7 +27,10 @@ from experiments.command_line import Commands
 CANNOT_MOUNT = 77
 NOBODY = 65534
 DISK_BYTES = 2**25
+BTRFS_BYTES = 2**28
 BLOCK = bytes(2**12)
+WHOLE_DISK = "0/5"
+"""What btrfs calls the quota group of a file system's first volume."""
 
 
 class Work(Commands):
@@ -41,25 +45,33 @@ class Work(Commands):
 
 
 @contextmanager
-def disk(folder):
+def disk(folder, fault):
     """Mount an empty small disk while the block runs."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        sys.exit(cannot_mount(error))
-    if mounted.returncode != 0:
-        sys.exit(cannot_mount(mounted.stderr.strip()))
+    if fault == "quota":
+        image = folder.with_name("image")
+        with image.open("wb") as file:
+            file.truncate(BTRFS_BYTES)
+        run_or_stop("mkfs.btrfs", "-q", image)
+        run_or_stop("mount", "-o", "loop", image, folder)
+    else:
+        run_or_stop("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder)
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def cannot_mount(why):
-    print(f"no tmpfs can be mounted here: {why}")
-    return CANNOT_MOUNT
+def run_or_stop(*command):
+    """Run a command that makes a disk; where it cannot be made the program ends."""
+    try:
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        why = done.stderr.strip() if done.returncode != 0 else None
+    except OSError as error:
+        why = str(error)
+    if why is not None:
+        print(f"no such disk can be made here: {why}")
+        sys.exit(CANNOT_MOUNT)
 
 
 @contextmanager
@@ -88,7 +100,17 @@ def permission(folder):
     subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
 
 
-FAULTS = {"full": full, "read-only": read_only, "permission": permission}
+@contextmanager
+def quota(folder):
+    """Let nothing more be written on the disk, which has room, while the block runs."""
+    subprocess.run(["btrfs", "quota", "enable", str(folder)], check=True)
+    subprocess.run(["btrfs", "quota", "rescan", "-w", str(folder)], check=True, capture_output=True)
+    subprocess.run(["btrfs", "qgroup", "limit", str(len(BLOCK)), WHOLE_DISK, str(folder)], check=True)
+    yield
+    subprocess.run(["btrfs", "quota", "disable", str(folder)], check=True)
+
+
+FAULTS = {"full": full, "read-only": read_only, "permission": permission, "quota": quota}
 
 
 def attempted(work, folder, user):
@@ -127,7 +149,7 @@ def survives(fault, name, folder):
     done(work, folder / "undisturbed")
     with contextlib.chdir(folder / "imports"):
         work(Path())  # in this process, so that nothing has to be imported later by another user
-    with disk(folder / "disk") as mounted:
+    with disk(folder / "disk", fault) as mounted:
         case = mounted / "case"
         shutil.copytree(folder / "before", case)
         before = contents(case)

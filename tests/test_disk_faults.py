@@ -1,4 +1,4 @@
-"""On a disk that is full, read-only or another user's, work ends in a sentence, and goes on afterwards."""
+"""On a disk that is full, read-only, another user's or under a quota, work ends in a sentence and goes on."""
 
 import os
 import re
@@ -14,11 +14,13 @@ REASONS = {
     "full": "No space left on device",
     "read-only": "Read-only file system",
     "permission": "Permission denied",
+    "quota": "Disk quota exceeded",
 }
 WORKS = {
     "full": ("training", "sampling", "bound", "features", "hdf5", "rendering"),
     "read-only": ("training", "sampling", "hdf5"),
     "permission": ("training", "sampling", "hdf5"),
+    "quota": ("training", "sampling", "hdf5"),
 }
 """All works write by the same functions: the full disk is tried with each of them."""
 
