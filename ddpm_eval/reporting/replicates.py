@@ -4,7 +4,9 @@ With x_1, ..., x_N the estimates of N trainings and s their standard deviation, 
 mean +- t s / sqrt(N), where t is Student's quantile with N - 1 degrees of freedom. It covers what training
 changes, and all that is drawn anew for each training, such as its samples. Where the trainings were measured
 on the same images, s says nothing of what other images would change; the means of the trainings' own
-half-widths are then added in quadrature, which makes the interval wide rather than narrow.
+half-widths are then added in quadrature, which makes the interval wide rather than narrow. The interval of a
+quantity that is never negative, such as a distance, is that of its logarithm to first order: the mean is
+divided and multiplied by exp(t s / (sqrt(N) mean)).
 """
 
 import math
@@ -20,14 +22,19 @@ from ddpm_eval.results.fields import Estimate
 
 SAME_IMAGES = {"score": False, "frechet_distance": False, "bits_per_dim": True}
 """The measured columns of Table 2, and whether all trainings were measured on the same images."""
+NEVER_NEGATIVE = ("frechet_distance",)
+"""Those whose intervals are of the logarithm."""
 
 
-def over_trainings(estimates: Sequence[Estimate], same_images: bool) -> Estimate:
+def over_trainings(
+    estimates: Sequence[Estimate], same_images: bool, never_negative: bool = False
+) -> Estimate:
     """Return the mean of the same quantity over trainings, with the interval of this module.
 
     Args:
         estimates: one for each training.
         same_images: whether all were measured on the same images.
+        never_negative: whether the interval is that of the logarithm; not for the same images.
 
     Returns:
         The mean; of a single training its estimate as it is. Without an interval if a training has no
@@ -42,6 +49,9 @@ def over_trainings(estimates: Sequence[Estimate], same_images: bool) -> Estimate
         return Estimate(value, value, value, unit)
     value = float(values.mean())
     half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * between(estimates) / math.sqrt(len(values))
+    if never_negative and value > 0:
+        factor = math.exp(half / value)
+        return Estimate(value, value / factor, value * factor, unit)
     below, above = (np.mean(values - lows), np.mean(highs - values)) if same_images else (0.0, 0.0)
     return Estimate(value, value - math.hypot(half, below), value + math.hypot(half, above), unit)
 
@@ -69,7 +79,8 @@ def replicated_ablation(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return frame
     for name, same_images in SAME_IMAGES.items():
         cells = [[_estimate(table, name, row) for table in tables] for row in range(len(first))]
-        add_estimates(frame, name, [over_trainings(cell, same_images) for cell in cells])
+        never_negative = name in NEVER_NEGATIVE
+        add_estimates(frame, name, [over_trainings(cell, same_images, never_negative) for cell in cells])
         frame[f"{name}_std_over_trainings"] = [between(cell) for cell in cells]
     frame["score_std"] = np.mean([table["score_std"] for table in tables], axis=0)
     frame["status"] = [_status([table["status"][row] for table in tables]) for row in range(len(first))]

@@ -195,7 +195,8 @@ def _trainings(study: Study) -> str:
     first = study.main.spec.seed
     return (
         f"Means of {n} trainings of each cell, seeds {first} to {first + n - 1}, with the standard deviation "
-        "between them; intervals are over trainings (Student's t), those of bits/dim over images as well."
+        "between them; intervals are over trainings (Student's t, of the logarithm of a distance), those of "
+        "bits/dim over images as well."
     )
 
 

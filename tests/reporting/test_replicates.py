@@ -31,6 +31,15 @@ def test_on_the_same_images_their_part_is_added_in_quadrature():
     assert found.high - found.value == pytest.approx(math.sqrt(square + 9))
 
 
+def test_the_interval_of_a_distance_is_that_of_its_logarithm():
+    found = over_trainings(estimates(1.0, 2.0, 6.0), same_images=False, never_negative=True)
+    factor = math.exp(T_2 * math.sqrt(7) / math.sqrt(3) / 3)
+    assert found[:3] == pytest.approx((3, 3 / factor, 3 * factor))
+    frame = replicated_ablation([table(["ok"], value) for value in (1.0, 2.0, 6.0)])
+    assert frame["frechet_distance_low"][0] == pytest.approx(3 / factor)
+    assert frame["score_low"][0] < 0
+
+
 def test_a_single_training_keeps_its_interval():
     (one,) = estimates(3.0)
     assert over_trainings([one], same_images=False) is one
@@ -53,6 +62,19 @@ def test_the_interval_covers_the_mean_of_trainings():
         _, low, high, _ = over_trainings([Estimate(value, value, value, "a") for value in values], False)
         covered += low < 5.0 < high
     assert abs(covered / 3000 - 0.95) < 0.012
+
+
+def test_the_interval_of_a_distance_covers_its_mean():
+    """3,000 simulated sets of three trainings whose distances vary by half of their mean."""
+    rng = np.random.default_rng(2)
+    spread = math.sqrt(math.log(1 + 0.5**2))
+    covered = 0
+    for values in np.exp(rng.normal(-(spread**2) / 2, spread, size=(3000, 3))):
+        _, low, high, _ = over_trainings(
+            [Estimate(value, value, value, "a") for value in values], False, never_negative=True
+        )
+        covered += 0 < low < 1 < high
+    assert covered / 3000 > 0.95 - 0.012
 
 
 def test_the_interval_covers_images_and_trainings():
