@@ -138,11 +138,8 @@ class _QualityStage(Stage):
         return (quality_protocol(run, CURVE_METRICS).model_dump_json(), ESTIMATOR_CONSTANTS)
 
 
-class QualityStage(_QualityStage):
-    """The quality of the run's samples against the training images."""
-
-    name = "quality"
-    record = Quality
+class _SamplesQualityStage(_QualityStage):
+    """A measurement of all of the run's samples."""
 
     def requires(self, run: Run) -> Sequence[Stage]:
         """Return the samples."""
@@ -151,6 +148,13 @@ class QualityStage(_QualityStage):
     def n(self, run: Run) -> int:
         """Return the number of the run's samples."""
         return run.spec.evaluation.n_samples
+
+
+class QualityStage(_SamplesQualityStage):
+    """The quality of the run's samples against the training images."""
+
+    name = "quality"
+    record = Quality
 
     def choices(self, run: Run) -> tuple[object, ...]:
         """Return the protocol and the constants of the estimators."""
@@ -167,19 +171,11 @@ class QualityStage(_QualityStage):
         return run.results.get(output.name, Quality, output.key)
 
 
-class CoverageStage(_QualityStage):
+class CoverageStage(_SamplesQualityStage):
     """Density and coverage of the run's samples among the training images, and their classes."""
 
     name = "coverage"
     record = Coverage
-
-    def requires(self, run: Run) -> Sequence[Stage]:
-        """Return the samples."""
-        return [SamplesStage()]
-
-    def n(self, run: Run) -> int:
-        """Return the number of the run's samples."""
-        return run.spec.evaluation.n_samples
 
     def choices(self, run: Run) -> tuple[object, ...]:
         """Return the constants of the estimators."""
