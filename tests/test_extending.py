@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from tiny import HERE, TINY, digits
 
+from ddpm_eval.reporting.provenance_rows import RECORDS
 from ddpm_eval.stages.base import ensure
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.training_stage import TrainingStage
+from experiments.report import write_report
 from experiments.study import resolve_run
 
 MOST_LINES = 40
@@ -54,6 +56,7 @@ def test_the_stage_is_measured_once_and_the_section_shows_it(names, tmp_path):
     assert run.results.store.path.stat().st_mtime_ns == before
     (table,) = names["section"](study).tables
     assert pd.read_csv(table.stem.with_suffix(".csv"))["level"][0] == pytest.approx(stored.level.value)
+    assert "Brightness" not in RECORDS and "brightness" in write_report(study).read_text()
 
 
 def test_the_data_set_is_split_by_stable_ids(names):

@@ -81,8 +81,11 @@ def display_unit(record: str) -> str:
     """Return the units of a record type's measured quantities, separated by semicolons.
 
     Args:
-        record: the type's name, as in a stored entry.
+        record: the type's name, as in a stored entry; of a type that is not among `RECORDS`, such as that of
+            a stage outside this package, no unit is known ("").
     """
+    if record not in RECORDS:
+        return ""
     kind = RECORDS[record]
     fields = (*array_fields(kind), *fields_of_kind(kind, "estimate"))
     units = dict.fromkeys(field.metadata["unit"] for field in fields)  # each once, in their order
@@ -110,7 +113,7 @@ def _count(entry: "Entry") -> str:
 
 def _protocol(entry: "Entry") -> str:
     """Return every choice that changes the numbers, as far as the record states it."""
-    for field in fields_of_kind(RECORDS[entry.record], "protocol"):
+    for field in fields_of_kind(RECORDS.get(entry.record, Record), "protocol"):
         return Protocol.model_validate_json(entry.scalars[field.name]).caption()
     return str(entry.scalars.get("caption") or entry.scalars.get("method") or "")
 

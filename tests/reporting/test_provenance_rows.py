@@ -68,6 +68,12 @@ def test_what_is_not_known_is_left_blank():
     assert [row.protocol, row.device, row.wall_time, row.versions, row.commit, row.created] == [""] * 6
 
 
+def test_a_record_of_another_package_has_a_row_without_units():
+    entry = Entry("brightness", "k", "Brightness", {}, {}, [], {"n_samples": 8, "method": "mean"})
+    row = provenance_row("run", entry)
+    assert (row.n, row.unit, row.interval, row.protocol) == ("8 samples", "", "none", "mean")
+
+
 def test_times_add_up_and_uncommitted_changes_are_counted():
     entries = [
         Entry("a", "k", "ScheduleTables", {"wall_seconds": seconds, "git_commit": commit}, {}, [], {})
