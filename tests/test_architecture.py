@@ -316,6 +316,7 @@ def test_the_picture_of_the_packages_shows_their_imports():
         "training",
         "interchange",
         "metrics",
+        "api",
         "stages",
         "adapters",
         "experiments",
