@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from ddpm_eval.metrics import measured_model
 from ddpm_eval.model.chains import chain_of_table
-from ddpm_eval.model.diffusion import Network, Predicted, Schedule, evenly_spaced, make_schedule
+from ddpm_eval.model.diffusion import (
+    Network,
+    Predicted,
+    Schedule,
+    evenly_spaced,
+    make_schedule,
+    no_fewer_steps,
+)
 from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import arithmetic_device
 from ddpm_eval.spec import DiffusionSpec, ScheduleName, Spacing, Variance
@@ -113,9 +120,9 @@ class Model:
         Raises:
             ValueError: if they are no such steps, or the network knows its own chain only.
         """
-        if self.predicts == "mu" or self.variance == "learned" or not isinstance(self.variance, str):
-            what = "the mean" if self.predicts == "mu" else "the variance"
-            raise ValueError(f"{what} is known for the model's own chain only, so that it cannot skip steps")
+        obstacle = no_fewer_steps(self.predicts, self.variance if isinstance(self.variance, str) else "table")
+        if obstacle:
+            raise ValueError(obstacle)
         assert self.timesteps is not None
         _check_name("spacing", spacing, get_args(Spacing))
         times = evenly_spaced(self.timesteps, steps, spacing) if isinstance(steps, int) else list(steps)

@@ -349,16 +349,17 @@ def evaluate_terms(
     output = process.evaluate(x_t, t, ids)
     _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
-    # models that clip alike share all but the variance
-    estimates: dict[bool, tuple[ReverseStep, Tensor]] = {}
+    # models that clip alike share all but a fixed variance
+    estimates: dict[tuple[bool, str], tuple[ReverseStep, Tensor]] = {}
     terms = []
     errors = []
     for model in models:
         process = model.process
-        if process.clip not in estimates:
+        shared = process.clip, process.variance if isinstance(process.variance, str) else ""
+        if shared not in estimates:
             step = process.p_mean_variance(output, x_t, t)
-            estimates[process.clip] = step, (posterior_mean - step.mean).square()
-        step, mean_error = estimates[process.clip]
+            estimates[shared] = step, (posterior_mean - step.mean).square()
+        step, mean_error = estimates[shared]
         terms.append(_term(model, step, mean_error, x_0, t))
         errors.append((step.x_0_hat - x_0).square().flatten(1).mean(1))
     return torch.stack(terms), torch.stack(errors)

@@ -116,6 +116,21 @@ class Schedule:
         return Schedule(beta, alpha_bar, self.network_time[chosen])
 
 
+def no_fewer_steps(predicts: str, variance: str) -> str:
+    """Return why a network does not serve chains of fewer steps, a sentence without its stop; "" if it does.
+
+    Args:
+        predicts: what the network predicts.
+        variance: the name of its reverse variance; ``table`` stands for one given as numbers. The range of
+            ``learned-range`` is that of the chain at hand, but ``learned`` is the variance of one step of the
+            chain that was trained.
+    """
+    known = {"mu": "mean"}.get(predicts) or {"learned": "variance", "table": "variance"}.get(variance)
+    return (
+        f"the network knows the {known} of its own chain only: fewer steps are not possible" if known else ""
+    )
+
+
 def make_schedule(spec: DiffusionSpec) -> Schedule:
     """Return the noise schedule of the forward process.
 

@@ -19,8 +19,6 @@ from ddpm_eval.results.store import Result
 from ddpm_eval.stages.run import Run
 from ddpm_eval.stages.shared_work import SharedWork
 
-OWN_CHAIN_ONLY = "the network knows the mean or variance of its own chain only: fewer steps are not possible"
-
 
 class Output(NamedTuple):
     """The name and the key under which one result of a stage is stored."""
@@ -53,10 +51,6 @@ class Stage(ABC):
     def applies(self, run: Run) -> bool:
         """Tell whether this can be measured of the run at all."""
         return not self.obstacle(run)
-
-    def no_fewer_steps(self, run: Run) -> str:
-        """Return why the network does not serve shorter chains, as `obstacle` does."""
-        return "" if run.can_skip_steps else OWN_CHAIN_ONLY
 
     @abstractmethod
     def key(self, run: Run) -> str:

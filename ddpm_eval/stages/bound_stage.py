@@ -108,7 +108,7 @@ class BoundStage(Stage):
 
     def obstacle(self, run: Run) -> str:
         """Return why the network does not serve a chain of so many steps."""
-        return "" if self.num_steps is None else self.no_fewer_steps(run)
+        return "" if self.num_steps is None else run.no_fewer_steps
 
     def network_evaluations(self, run: Run, planned: Sequence[Stage] = ()) -> int:
         """Return the evaluations of what is missing; protocols of equal numbers of draws share them."""

@@ -80,12 +80,6 @@ class NamedRun(Run):
         return self.named.weights
 
     @property
-    def can_skip_steps(self) -> bool:
-        """Whether the network serves shorter chains: some know the mean or variance of their own only."""
-        diffusion = self.spec.diffusion
-        return diffusion.prediction != "mu" and diffusion.variance not in ("learned", "table")
-
-    @property
     def batch_size(self) -> int:
         """The number of images in each network evaluation."""
         return self.asked_batch_size or BATCH_SIZE

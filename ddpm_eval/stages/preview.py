@@ -210,10 +210,10 @@ class Moment:
         """Draw samples, side by side on the main process, uint8 ``[row, column, 3]``."""
         run = self.run
         timesteps = run.spec.diffusion.timesteps
-        steps = min(STEPS, timesteps) if run.can_skip_steps else timesteps
+        steps = timesteps if run.no_fewer_steps else min(STEPS, timesteps)
         n = min(SAMPLES, max(COLUMNS, SAMPLES * STEPS // steps))
         process = self.model(steps).under(SAMPLING).process
-        sampler = make_sampler(process, run.spec.seed, "ddim" if run.can_skip_steps else "ancestral")
+        sampler = make_sampler(process, run.spec.seed, "ancestral" if run.no_fewer_steps else "ddim")
         size = min(self.batch_size, -(-n // run.runtime.world_size))
         with run.runtime.evaluation_precision():
             drawn = draw_samples(sampler, run.shape, range(n), batch_size=size, work=self.work)

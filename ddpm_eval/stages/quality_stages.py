@@ -233,8 +233,8 @@ class QualityOverStepsStage(_QualityStage):
 
     def obstacle(self, run: Run) -> str:
         """Return what is missing: features, samples, or a network that serves shorter chains."""
-        if not run.can_skip_steps:
-            return self.no_fewer_steps(run)
+        if run.no_fewer_steps:
+            return run.no_fewer_steps
         none = "" if self._samples(run) else f"a chain of {run.spec.diffusion.timesteps} steps is too short"
         return super().obstacle(run) or none
 

@@ -15,7 +15,13 @@ from torch import nn
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics.bound import Model
-from ddpm_eval.model.diffusion import ReverseProcess, Schedule, evenly_spaced, make_schedule
+from ddpm_eval.model.diffusion import (
+    ReverseProcess,
+    Schedule,
+    evenly_spaced,
+    make_schedule,
+    no_fewer_steps,
+)
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.records import TrainingLog
@@ -115,22 +121,19 @@ class Run:
         """Return the schedule of all steps, or of a chain of so many evenly spaced ones.
 
         Raises:
-            ValueError: if the chain is too short or too long, or the network predicts mu.
+            ValueError: if the chain is too short or too long, or the network knows its own chain only.
         """
         schedule = make_schedule(self.spec.diffusion).to(self.runtime.arithmetic_device)
         if num_steps is None or num_steps == schedule.timesteps:
             return schedule
-        if not self.can_skip_steps:
-            raise ValueError(
-                "a network that predicts mu knows the mean of its own chain only: fewer steps are not "
-                "possible"
-            )
+        if self.no_fewer_steps:
+            raise ValueError(self.no_fewer_steps)
         return schedule.respaced(evenly_spaced(schedule.timesteps, num_steps, spacing))
 
     @property
-    def can_skip_steps(self) -> bool:
-        """Whether the network serves shorter chains: with mu it knows its own chain only."""
-        return self.spec.diffusion.prediction != "mu"
+    def no_fewer_steps(self) -> str:
+        """Why the network does not serve chains of fewer steps, see `diffusion.no_fewer_steps`."""
+        return no_fewer_steps(self.spec.diffusion.prediction, self.spec.diffusion.variance)
 
     def model(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> Model:
         """Return the network with its schedule, on all steps or on a chain of so many evenly spaced ones."""

@@ -36,6 +36,7 @@ CONDITIONAL = "the network is class-conditional, and a mixture of two images has
 OTHER_VARIANCE_SAMPLES = "samples-other-variance"
 TRAJECTORY_STEPS = 20
 PAIRING = "the first images, in pairs of different classes"
+PAIRING_WITHOUT_CLASSES = "each of the first images with the next"
 EIGHTHS = 8
 INTERPOLATION_WEIGHTS = tuple(np.linspace(0, 1, 11).tolist())
 
@@ -83,7 +84,7 @@ class SamplesStage(Stage):
     def obstacle(self, run: Run) -> str:
         """Return why the network does not serve a chain of so many steps."""
         whole = self._steps(run) == run.spec.diffusion.timesteps
-        return "" if whole else self.no_fewer_steps(run)
+        return "" if whole else run.no_fewer_steps
 
     def is_stored(self, run: Run) -> bool:
         """Tell whether enough samples are stored."""
@@ -316,7 +317,8 @@ class InterpolationStage(Stage):
 
     def _key(self, run: Run, t: int) -> str:
         """Return the digest of everything that the images of a time depend on."""
-        choices = (t, self.pairs, PAIRING, INTERPOLATION_WEIGHTS)
+        pairing = PAIRING_WITHOUT_CLASSES if run.test_images.labels is None else PAIRING
+        choices = (t, self.pairs, pairing, INTERPOLATION_WEIGHTS)
         return result_key(run, *run.sampling_choices, run.test_images.digest, *choices)
 
     def _interpolate(self, run: Run) -> list[Interpolations]:
@@ -361,14 +363,14 @@ def different_pairs(images: ImageSet, pairs: int) -> Array:
     """Return the positions of pairs of the first images, of different classes as long as that is possible.
 
     Args:
-        images: at least twice as many as pairs; without labels the second ends follow the first ones.
-        pairs: their number.
+        images: at least twice as many as pairs; without labels each image is paired with the next.
+        pairs: their number; fewer pairs are the first of more.
 
     Returns:
         int64 ``[end, pair]``.
     """
     if images.labels is None:
-        return np.arange(2 * pairs).reshape(2, pairs)
+        return np.arange(2 * pairs).reshape(pairs, 2).T
     left = list(range(len(images)))
     found = []
     for _ in range(pairs):

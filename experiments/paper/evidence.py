@@ -319,7 +319,8 @@ def _geometric_mean(ratios: Sequence[Estimate]) -> Estimate:
 
 
 def _log(estimate: Estimate) -> Estimate:
-    value, low, high = (math.log(part) if part > 0 else -math.inf for part in estimate[:3])
+    with np.errstate(divide="ignore"):
+        value, low, high = map(float, np.log(np.maximum(estimate[:3], 0.0)))  # NaN stays NaN
     return Estimate(value, low, high, "1")
 
 

@@ -62,7 +62,7 @@ def _found(frame: pd.DataFrame) -> str:
     )
     whole = frame[frame["steps"] == frame["steps"].max()].set_index("variance")[total]
     least = frame.groupby("variance", sort=False)[total].min()
-    shorter = [str(name) for name in least.index if least[name] < whole[name]]
+    shorter = [str(name) for name in whole.index if least[name] < whole[name]]
     if shorter:
         text += (
             f" Under {' and '.join(shorter)} a shorter chain has a lower bound than the whole one: {FEWER}"

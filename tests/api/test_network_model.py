@@ -71,10 +71,16 @@ def test_respaced_chains_keep_the_networks_times():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"predicts": "mu"}, {"variance": "learned"}, {"variance": torch.full((10,), 0.1)}]
+    "fields",
+    [
+        {"predicts": "mu"},
+        {"variance": "learned"},
+        {"variance": torch.full((10,), 0.1)},
+        {"variance": np.full(10, 0.1)},
+    ],
 )
 def test_what_is_of_the_own_chain_only_cannot_be_respaced(fields):
-    with pytest.raises(ValueError, match="known for the model's own chain only"):
+    with pytest.raises(ValueError, match="of its own chain only"):
         Model(eps, timesteps=10, **fields).respaced(5)
 
 

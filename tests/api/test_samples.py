@@ -65,7 +65,7 @@ def test_ddim_needs_no_variance_and_skips_steps_with_any_table():
     for num_steps in (None, 5):
         found = quiet(table, 2, method="ddim", num_steps=num_steps)
         assert np.array_equal(found.images, quiet(model(), 2, method="ddim", num_steps=num_steps).images)
-    with pytest.raises(ValueError, match="variance is known for the model's own chain only"):
+    with pytest.raises(ValueError, match="the network knows the variance of its own chain only"):
         quiet(table, 2, num_steps=5)
 
 
@@ -79,7 +79,7 @@ def test_ddim_needs_no_variance_and_skips_steps_with_any_table():
         ({"conditional": True}, {"labels": [0.5] * 3}, "labels must be a list of integers"),
         ({}, {"method": "euler"}, "no sampler 'euler'"),
         ({}, {"num_steps": 21}, "21 steps asked for, but a chain of 20"),
-        ({"predicts": "mu"}, {"num_steps": 5}, "mean is known for the model's own chain only"),
+        ({"predicts": "mu"}, {"num_steps": 5}, "the network knows the mean of its own chain only"),
         ({"network": lambda x, t: x * torch.nan}, {}, "output is not finite at t = 20 for sample 0"),
     ],
 )

@@ -154,6 +154,18 @@ def test_several_protocols_share_evaluations_and_equal_separate_ones():
             assert not np.allclose(together[0][a], together[0][b]), "two protocols give the same terms"
 
 
+@pytest.mark.parametrize("variance", ["learned", "learned-range"])
+def test_of_a_learned_variance_the_order_of_protocols_does_not_matter(variance):
+    learned = model(Recorder(channels=2), variance=variance)
+    models = [
+        learned.under(combine(PROTOCOLS["paper"], variance=name)) for name in ("fixed-small", "trained")
+    ]
+    together, _ = evaluate_pairs(models, all_pairs())
+    for terms, under in zip(together, models, strict=True):
+        np.testing.assert_array_equal(terms, evaluate_pairs([under], all_pairs())[0][0])
+    assert not np.allclose(*together)
+
+
 def test_draws_are_averaged_and_the_first_is_that_of_a_single_draw():
     models = exact()
     pairs = np.array(all_pairs())

@@ -64,17 +64,26 @@ def test_weights_are_those_of_the_checkpoint_until_they_are_forgotten(run, tmp_p
     assert untrained.header.step == TINY.train.steps
 
 
-def test_a_shorter_chain_is_spaced_evenly_and_not_for_mu(run):
+def test_a_shorter_chain_is_spaced_evenly_where_the_network_serves_it(run):
     assert run.schedule().timesteps == run.schedule(T).timesteps == T
     short = run.schedule(5)
     assert short.timesteps == 5 and short.network_time[-1] == T - 1
     assert set((short.network_time[2:] - short.network_time[1:-1]).tolist()) <= {4, 5}
     assert torch.equal(short.alpha_bar[-1], run.schedule().alpha_bar[-1])
-    mu = again(run, diffusion__prediction="mu")
-    assert run.can_skip_steps and not mu.can_skip_steps
-    assert mu.schedule(T).timesteps == T
-    with pytest.raises(ValueError, match="a network that predicts mu knows the mean of its own chain only"):
-        mu.model(5)
+    assert run.no_fewer_steps == ""
+    in_range = {"diffusion__variance": "learned-range", "diffusion__objective": "vlb"}
+    assert again(run, **in_range).no_fewer_steps == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [({"prediction": "mu"}, "mean"), ({"variance": "learned", "objective": "vlb"}, "variance")],
+)
+def test_a_network_of_its_own_chain_serves_no_shorter_one(run, fields, known):
+    own = again(run, **{f"diffusion__{name}": value for name, value in fields.items()})
+    assert own.schedule(T).timesteps == T
+    with pytest.raises(ValueError, match=f"the network knows the {known} of its own chain only"):
+        own.model(5)
 
 
 def test_samples_are_drawn_with_estimates_clipped_and_the_trained_variance(run):

@@ -351,6 +351,14 @@ def test_an_interval_of_ratios_may_exceed_all_numbers(three):
     assert (found.ours.low, found.ours.high, found.verdict) == (0.0, math.inf, "undecided")
 
 
+def test_cells_that_both_diverged_in_every_training_cannot_be_compared(three):
+    for one in three.seeds:
+        put_distances(one, eps_mse=3.0)
+        for cell in (LEARNED_EPS, EPS_MSE):
+            put(one, cell, status="diverged", reason="loss is nan")
+    assert verdict_of(three, "with a learned variance is unstable") == "undecided"
+
+
 def test_a_training_that_is_not_measured_yet_does_not_count(three):
     for one, best in zip(three.seeds[:2], (2.0, 8.0), strict=True):
         put_distances(one, eps_mse=best)

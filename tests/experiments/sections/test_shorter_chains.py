@@ -36,6 +36,12 @@ def test_it_is_said_why_fewer_steps_or_another_variance_can_be_lower():
     assert plain == "The lowest bound is 3 bits/dim, of 20 steps, optimal."
 
 
+def test_a_variance_whose_whole_chain_was_not_measured_is_compared_with_no_other():
+    rows = [("fixed-large", 10, 3.0), ("fixed-small", 20, 3.3), ("fixed-small", 10, 3.1)]
+    text = _found(pd.DataFrame(rows, columns=["variance", "steps", "total_bits_per_dim"]))
+    assert text.startswith("The lowest bound is 3 bits/dim, of 10 steps, fixed-large. Under fixed-small a ")
+
+
 def test_whole_chains_alone_are_no_comparison(empty):
     whole = {name: terms for name, terms in bounds().items() if name.startswith("bound/full/")}
     store_results(empty.main, {"training": make_log(), **whole})
