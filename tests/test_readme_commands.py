@@ -40,7 +40,7 @@ RUN_BY = {
         f"{OF_COMMANDS}/test_likelihood.py",
         "test_evaluations_are_doubled_until_the_interval_is_narrow_enough",
     ),
-    "python cli.py reproduce runs/imported/ddpm": (
+    "python cli.py reproduce runs/imported/ddpm --dry-run": (
         f"{OF_COMMANDS}/test_import_checkpoint.py",
         "test_an_imported_run_goes_through_every_command",
     ),
