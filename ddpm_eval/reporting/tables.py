@@ -53,6 +53,7 @@ _WORDS = {
     "decoder_share": "decoder / total",
     "network_evaluations": "network evaluations",
     "seconds_per_image": "seconds per image",
+    "clipped_updates": "share of updates clipped",
 }
 """Headings that are not just the column's name without underscores."""
 

@@ -108,7 +108,7 @@ def test_rows_say_where_gradients_were_clipped(empty):
         "Gradients were clipped at norm 1 in most updates of mu, L, learned (100%, median norm 31)."
     )
     (table,) = found.tables
-    column = table.header.index("clipped updates")
+    column = table.header.index("share of updates clipped")
     assert [row[column] for row in table.rows] == ["1", "--", "--", "--", "--", "0"]
 
 
