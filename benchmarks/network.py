@@ -3,13 +3,13 @@
     python benchmarks/network.py [--networks digits cifar10-tiny ...] [--device cpu|cuda] [--threads N]
                                  [--rounds N] [--variants ours/fp32/eager ...] [--write docs/performance.md]
 
-Each variant runs in a process of its own, with the settings its users get, and all take turns (first, second,
-..., first, ...), so that a busy machine slows all. A turn is one update, or one step of the reverse process
-of a batch, after warm-up; on a GPU, and of the digits' network, it is 20 of them without a pause. Reported
-are the median and the range over the turns; the ratio is of turns of the same round. The share of the peak is
-the arithmetic of the network's layers (forward, or forward and backward) per second, over the most that one
-large 3x3 convolution (CPU, float32) or an 8192 matrix product (GPU, bfloat16) reaches before or after. On a
-CPU our upsampling needs less arithmetic than its layers are counted with.
+Each variant runs in a process of its own, with the settings its users get. In each round every variant has
+one turn (first, second, ..., first, ...), so that a busy machine slows all. A turn is one update, or one step
+of the reverse process of a batch, after warm-up; on a GPU, and of the digits' network, it is 20 of them
+without a pause. Reported are the median and the range over the rounds; the ratio is of the same round. The
+share of the peak is the arithmetic of the network's layers (forward, or forward and backward) per second,
+over the most that one large 3x3 convolution (CPU, float32) or an 8192 matrix product (GPU, bfloat16) reaches
+before or after. On a CPU our upsampling needs less arithmetic than its layers are counted with.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def parse() -> argparse.Namespace:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--threads", type=int, help="intra-operation CPU threads (default: torch's choice)")
-    add("--rounds", type=int, help="turns of each variant (default 20, 9, 9 and 7)")
+    add("--rounds", type=int, help="how often each variant is timed (default 20, 9, 9 and 7)")
     add(
         "--batch",
         type=int,

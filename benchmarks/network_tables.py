@@ -36,7 +36,7 @@ class Row:
         stage: ``training`` or ``sampling``.
         variant: whose program.
         batch: images per update or step.
-        speeds: images per second of each turn; in sampling, of one step of T.
+        speeds: images per second in each round; in sampling, of one step of T.
         memory_bytes: the most that the process took: on a GPU of its memory, on a CPU in all.
         gigaflop: arithmetic of one image.
         peak: of the device, GFLOP/s.
@@ -70,7 +70,7 @@ def caption(network: str, here: Runtime, arguments: argparse.Namespace) -> list[
     commit = environment()["git_commit"]
     return [
         f"{datetime.date.today()}, {here.describe()}, {versions}, commit {commit}; peak: {peak}. "
-        "Median [least, most] over turns. Made by",
+        "Median [least, most] over rounds. Made by",
         "",
         f"    python benchmarks/network.py {' '.join(words)} --write docs/performance.md",
     ]
