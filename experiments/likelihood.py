@@ -34,14 +34,17 @@ def measure_bound(run: Run, stage: BoundStage, target_halfwidth: float | None = 
     terms = stage.read(run, stage.protocols[0])
     if target_halfwidth is None or halfwidth(terms) <= target_halfwidth:
         return stage
-    per_image = 2 * (stage.evaluations_per_image or run.spec.evaluation.evaluations_per_image)
-    if per_image > min(MOST_EVALUATIONS, terms.num_steps):
+    per_image = stage.evaluations_per_image or run.spec.evaluation.evaluations_per_image
+    most = min(MOST_EVALUATIONS, terms.num_steps)
+    if per_image >= most:
         raise ValueError(
             f"the half-width is {halfwidth(terms):.4f} bits/dim with {len(terms.image_id)} images, and more "
             f"evaluations per image cannot bring it to {target_halfwidth:g}: the images differ (use more "
             "images)"
         )
-    return measure_bound(run, replace(stage, evaluations_per_image=per_image), target_halfwidth)
+    return measure_bound(
+        run, replace(stage, evaluations_per_image=min(2 * per_image, most)), target_halfwidth
+    )
 
 
 def bound_text(run: Run, terms: BoundTerms) -> str:

@@ -1,11 +1,11 @@
 """Running an experiment: its jobs with progress on the terminal, and the report as results arrive."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from ddpm_eval.host_memory import usable_cores
 from ddpm_eval.runtime import ProgressEvent, is_main_process
 from ddpm_eval.stages.scheduler import Job, pending, run_all
 from experiments.progress import ExperimentBar
@@ -87,4 +87,4 @@ def _print_tables(study: Study, names: Sequence[str], echo: Callable[[str], None
 def workers(device: str) -> int:
     """Return how many jobs may run side by side: one on a GPU, else one for each core."""
     on_gpu = device.startswith(("cuda", "mps")) or (device == "auto" and torch.cuda.is_available())
-    return 1 if on_gpu else os.cpu_count() or 1
+    return 1 if on_gpu else usable_cores()

@@ -150,7 +150,7 @@ def _head(study: Study) -> dict[str, str]:
         "Settings": settings or "the preset's",
         "Seed": _seeds(study),
         **({"Caution": caution} if (caution := _caution(study)) else {}),
-        **({"Computing time": f"{total_time(entries)} for {len(entries)} results"} if entries else {}),
+        **({"Computing time": f"{total_time(entries)}, summed over processes"} if entries else {}),
         **({"Uncommitted changes": f"in the program that made {dirty} results"} if dirty else {}),
     }
 

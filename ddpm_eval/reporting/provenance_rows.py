@@ -30,8 +30,11 @@ STRATIFIED_METHOD = "95%, from the differences of images with neighbouring offse
 INTERVALS = {
     "FullBoundTerms": intervals.METHOD,
     "StratifiedBoundTerms": STRATIFIED_METHOD,
-    "BoundHistory": intervals.METHOD,
+    "BoundHistory": STRATIFIED_METHOD,
+    "Baseline": intervals.METHOD,
+    "SimpleCodes": intervals.METHOD,
     "Quality": "see docs/quality.md",
+    "Coverage": "see docs/quality.md",
     "QualityCurve": "see docs/quality.md",
     "Neighbours": "see docs/quality.md",
 }
@@ -66,10 +69,16 @@ def provenance_row(run: str, entry: "Entry") -> ProvenanceRow:
 
 
 def total_time(entries: Iterable["Entry"]) -> str:
-    """Return how long it took to compute results, empty if that is not known of any."""
-    known = [entry.provenance.get("wall_seconds") for entry in entries]
-    seconds = [float(found) for found in known if found is not None]
-    return format_seconds(sum(seconds)) if seconds else ""
+    """Return how long it took to compute results, empty if that is not known of any.
+
+    Results that were stored in one step, at the same moment, were computed together: their time counts once.
+    """
+    known = {
+        entry.provenance.get("created", k): float(entry.provenance["wall_seconds"])
+        for k, entry in enumerate(entries)
+        if entry.provenance.get("wall_seconds") is not None
+    }
+    return format_seconds(sum(known.values())) if known else ""
 
 
 def uncommitted(entries: Iterable["Entry"]) -> int:

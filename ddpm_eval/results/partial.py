@@ -60,10 +60,6 @@ class PartialResults:
         items = [hdf5.read_arrays(self._path(index), self._label(index)) for index in range(count)]
         return {name: np.concatenate([item[name] for item in items]) for name in items[0]}
 
-    def clear(self) -> None:
-        """Delete all items."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
-
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.h5"
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ddpm_eval import runtime
 from ddpm_eval.files import locked_folder
+from ddpm_eval.host_memory import usable_cores
 from ddpm_eval.results.obstacles import note_left_out
 from ddpm_eval.runtime import ALONE, Progress, ProgressEvent
 from ddpm_eval.spec import RunSpec
@@ -198,7 +199,7 @@ def _side_by_side(
 
 def threads_each(workers: int) -> int:
     """Return the number of threads of each of so many worker processes."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    return max(1, usable_cores() // workers)
 
 
 def _raise_failure(future: "Future[None]") -> None:

@@ -41,6 +41,8 @@ from experiments.study import Study, StudyRun
 MU_L_LEARNED, MU_L, MU_MSE, EPS_L_LEARNED, EPS_L, EPS_MSE = TABLE_2
 MOSTLY = 0.5
 """The share of clipped updates above which it is said."""
+LEAST_STEPS = 20
+"""Of a chain whose last tenth has a term of the rate: the last step is the distortion's."""
 LARGEST_EXPONENT = 700.0
 """The largest exponent whose exponential is a number; with two trainings an interval may have larger ones."""
 FROM_OTHER_PLACES = ("photos",)
@@ -225,6 +227,8 @@ def late_rate_share(study: Study) -> Evidence:
     terms = study.bound_run.bound()
     if terms is None:
         return not_measured("the bound was not measured")
+    if terms.num_steps < LEAST_STEPS:
+        return not_measured(f"a chain of fewer than {LEAST_STEPS} steps has no last tenth")
     rate = terms.term_values()[:, 1:]
     late = rate[:, : max(1, terms.num_steps // 10 - 1)]
     share = ratio_estimate(late.sum(1), rate.sum(1), terms.stratified_by).estimate("1")

@@ -116,7 +116,7 @@ def test_jobs_run_side_by_side_on_cores_but_not_on_a_gpu(
 ):
     found = []
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: available)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "usable_cores", lambda: 7)
     monkeypatch.setattr(module, "pending", lambda job: {"train": 1})
     monkeypatch.setattr(module, "run_all", lambda jobs, missing, workers, *show: found.append(workers))
     options = StudyOptions(tmp_path / "reports", device=device)

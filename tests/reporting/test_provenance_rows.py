@@ -8,6 +8,7 @@ from simulated_bounds import make_terms
 from ddpm_eval.protocol import PROTOCOLS
 from ddpm_eval.reporting import intervals
 from ddpm_eval.reporting.provenance_rows import (
+    INTERVALS,
     RECORDS,
     display_unit,
     format_seconds,
@@ -15,6 +16,7 @@ from ddpm_eval.reporting.provenance_rows import (
     total_time,
     uncommitted,
 )
+from ddpm_eval.results.fields import fields_of_kind
 from ddpm_eval.results.records import ScheduleTables
 from ddpm_eval.results.store import Entry, Store
 
@@ -82,6 +84,20 @@ def test_times_add_up_and_uncommitted_changes_are_counted():
     assert total_time(entries) == "2 min 0 s"
     assert total_time(entries[2:]) == ""
     assert uncommitted(entries) == 1
+
+
+def test_the_time_of_results_that_were_stored_together_counts_once():
+    entries = [
+        Entry(name, "k", "ScheduleTables", {"wall_seconds": 50.0, "created": created}, {}, [], {})
+        for name, created in (("training", "12:00:00.1"), ("schedule", "12:00:00.1"), ("bound", "12:05:00.2"))
+    ]
+    assert total_time(entries) == "1 min 40 s"
+
+
+def test_every_record_of_estimates_has_its_method():
+    with_estimates = {name for name, kind in RECORDS.items() if fields_of_kind(kind, "estimate")}
+    assert with_estimates and with_estimates <= INTERVALS.keys()
+    assert INTERVALS.keys() <= RECORDS.keys()
 
 
 def test_every_record_has_a_unit():
