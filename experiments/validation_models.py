@@ -24,8 +24,9 @@ from ddpm_eval.metrics import bound
 from ddpm_eval.metrics.bound import FULL, Estimator, evaluate_bound
 from ddpm_eval.metrics.drawing import draw_samples
 from ddpm_eval.metrics.measured_model import Model
-from ddpm_eval.model.diffusion import Schedule, evenly_spaced, make_schedule
+from ddpm_eval.model.diffusion import Schedule, make_schedule
 from ddpm_eval.model.gaussian import ExpectedTerms, Gaussian
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import make_sampler
 from ddpm_eval.protocol import PROTOCOLS, Protocol
 from ddpm_eval.results.bound_terms import FullBoundTerms, StratifiedBoundTerms, bound_name

@@ -17,14 +17,8 @@ from torch import Tensor, nn
 
 from ddpm_eval.metrics import measured_model
 from ddpm_eval.model.chains import chain_of_table
-from ddpm_eval.model.diffusion import (
-    Network,
-    Predicted,
-    Schedule,
-    evenly_spaced,
-    make_schedule,
-    no_fewer_steps,
-)
+from ddpm_eval.model.diffusion import Network, Predicted, Schedule, make_schedule
+from ddpm_eval.model.respacing import evenly_spaced, no_fewer_steps
 from ddpm_eval.results.fields import Array
 from ddpm_eval.runtime import arithmetic_device
 from ddpm_eval.spec import DiffusionSpec, ScheduleName, Spacing, Variance

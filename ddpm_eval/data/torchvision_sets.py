@@ -94,7 +94,8 @@ def _open_or_download(name: str, root: Path, open_set: Callable[[bool], Opened])
         with file_lock(root / "download"):  # one process downloads, the others wait and find it there
             return open_set(True)
     except Exception as error:
+        packed = "" if name == "celeba" else f" or {name}.npz"
         raise ValueError(
             f"{name} is not in {root} and could not be downloaded ({one_line(error)}): put "
-            f"{TORCHVISION[name][1]} or {name}.npz there, or name the folder that holds it with --data-root"
+            f"{TORCHVISION[name][1]}{packed} there, or name the folder that holds it with --data-root"
         ) from error

@@ -349,8 +349,7 @@ def evaluate_terms(
     output = process.evaluate(x_t, t, ids)
     _check_output(output, ids, t)
     posterior_mean = q_posterior_mean(schedule, x_0, x_t, t)
-    # models that clip alike share all but a fixed variance
-    estimates: dict[tuple[bool, str], tuple[ReverseStep, Tensor]] = {}
+    estimates: dict[tuple[bool, str], tuple[ReverseStep, Tensor]] = {}  # alike but for a fixed variance
     terms = []
     errors = []
     for model in models:

@@ -15,13 +15,8 @@ from torch import nn
 from ddpm_eval.data import datasets
 from ddpm_eval.data.image_set import ImageSet
 from ddpm_eval.metrics.bound import Model
-from ddpm_eval.model.diffusion import (
-    ReverseProcess,
-    Schedule,
-    evenly_spaced,
-    make_schedule,
-    no_fewer_steps,
-)
+from ddpm_eval.model.diffusion import ReverseProcess, Schedule, make_schedule
+from ddpm_eval.model.respacing import evenly_spaced, no_fewer_steps
 from ddpm_eval.protocol import Protocol
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.records import TrainingLog

@@ -15,7 +15,8 @@ from ddpm_eval.metrics.bound import NotFinite
 from ddpm_eval.metrics.drawing import draw_samples
 from ddpm_eval.metrics.work import Work
 from ddpm_eval.model import samplers
-from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced
+from ddpm_eval.model.diffusion import ReverseProcess
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import AncestralSampler, Sampler, make_sampler
 from ddpm_eval.results.fields import Array, Record
 from ddpm_eval.results.records import Interpolations, Samples, Trajectory

@@ -8,7 +8,7 @@ import torch
 
 from ddpm_eval.data.pixels import to_pixels
 from ddpm_eval.metrics.work import Work
-from ddpm_eval.model.diffusion import evenly_spaced
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import AncestralSampler, share_latent
 from ddpm_eval.results.fields import Record
 from ddpm_eval.results.records import SharedLatents

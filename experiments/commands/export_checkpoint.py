@@ -26,7 +26,7 @@ class ExportParameters:
             type=click.Choice(get_args(Layout)),
             default="diffusers",
             show_default=True,
-            help="A pipeline of diffusers, or a RUN for every command: averaged weights and their card.",
+            help="A pipeline of diffusers, or a RUN of averaged weights with their card.",
         ),
     ]
     out: Annotated[Path, click.Option(["--out"], type=PATH, required=True, help="Folder to write.")]
@@ -43,7 +43,7 @@ def command(parameters: ExportParameters) -> None:
     out = parameters.out
     if parameters.layout == "run":
         publish_run(parameters.run, out, model_card(parameters.run, out))
-        click.echo(f"{out}: its averaged weights and their card; every command takes it as a RUN")
+        click.echo(f"{out}: averaged weights and a card; commands that measure take it as a RUN")
         return
     export_checkpoint(parameters.run, out, format=parameters.layout)
     click.echo(f"{out}: DDPMPipeline.from_pretrained({str(out)!r}) loads it")

@@ -8,7 +8,8 @@ from ddpm_eval.api.network_model import Model
 from ddpm_eval.api.samples import sample
 from ddpm_eval.data.pixels import to_pixels
 from ddpm_eval.model import samplers
-from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced
+from ddpm_eval.model.diffusion import ReverseProcess
+from ddpm_eval.model.respacing import evenly_spaced
 
 SHAPE = (1, 4, 4)
 

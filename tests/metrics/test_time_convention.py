@@ -9,8 +9,9 @@ from ddpm_eval.data.image_set import from_array
 from ddpm_eval.data.pixels import to_model_range
 from ddpm_eval.metrics.measured_model import Model
 from ddpm_eval.metrics.time_convention import check_ends, time_offset
-from ddpm_eval.model.diffusion import evenly_spaced, make_schedule
+from ddpm_eval.model.diffusion import make_schedule
 from ddpm_eval.model.gaussian import Gaussian
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.spec import DiffusionSpec
 
 T = 50

@@ -21,7 +21,6 @@ from ddpm_eval.model.diffusion import (
     bound_term,
     decoder_term,
     eps_from_x_0,
-    evenly_spaced,
     gaussian_kl,
     kl_term,
     make_schedule,
@@ -36,6 +35,7 @@ from ddpm_eval.model.diffusion import (
     x_0_from_score,
     x_0_from_v,
 )
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import AncestralSampler, DDIMSampler
 from ddpm_eval.spec import DiffusionSpec, Spacing
 

@@ -14,13 +14,13 @@ from ddpm_eval.model.diffusion import (
     bound_term,
     decoder_nll,
     eps_from_x_0,
-    evenly_spaced,
     make_schedule,
     prior_kl,
     q_posterior_mean,
     q_sample,
 )
 from ddpm_eval.model.gaussian import Gaussian, frechet_distance
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import DDIMSampler
 from ddpm_eval.randomness import Stream, normal
 from ddpm_eval.spec import DiffusionSpec

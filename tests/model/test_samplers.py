@@ -12,8 +12,9 @@ import pytest
 import torch
 from scipy import stats
 
-from ddpm_eval.model.diffusion import ReverseProcess, evenly_spaced, make_schedule, q_sample
+from ddpm_eval.model.diffusion import ReverseProcess, make_schedule, q_sample
 from ddpm_eval.model.gaussian import Gaussian
+from ddpm_eval.model.respacing import evenly_spaced
 from ddpm_eval.model.samplers import (
     AncestralSampler,
     DDIMSampler,
