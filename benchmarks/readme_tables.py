@@ -35,7 +35,7 @@ def results(tables: Path) -> str:
         [
             *_split(pd.read_csv(tables / "split.csv"), training[of_photos].max()),
             _coders(pd.read_csv(tables / "baseline.csv")),
-            *_ablation(pd.read_csv(tables / "table2.csv"), training[~of_photos].max()),
+            *ablation(pd.read_csv(tables / "table2.csv"), training[~of_photos].max()),
             *_claims(pd.read_csv(tables / "claims.csv")),
         ]
     )
@@ -62,7 +62,8 @@ def _coders(baseline: pd.DataFrame) -> str:
     return f"On all {coded['n_images'].iloc[0]} test patches as one sheet {' and '.join(found)} bits/dim."
 
 
-def _ablation(table: pd.DataFrame, updates: int) -> list[str]:
+def ablation(table: pd.DataFrame, updates: int) -> list[str]:
+    """Return a heading and Table 2 in Markdown."""
     several = "trainings" in table
     rows = []
     for _, row in table.iterrows():

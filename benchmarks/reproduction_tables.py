@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from network_tables import insert
-from readme_tables import markdown_table
+from readme_tables import ablation, markdown_table
 
 from ddpm_eval.reporting.tables import format_estimate
 
@@ -18,17 +18,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
 REPORTS = ROOT / "reports"
 SUBJECT = "numbers of the paper"
+LONGER = "more updates"
 SUBJECTS = {
     "default": "Photographs, 8x8 patches",
     "cifar10-tiny": "CIFAR-10, the paper's test images, models/cifar10-tiny",
 }
 """The reports whose likelihood stands beside the paper's, and of what they are."""
+LONG = "digits-long"
+"""The report of the digits' networks after more updates than those of the default one."""
 HEADER = ("number of the paper", "paper", "measured", "measured minus paper", "test images", "table")
 
 
 def main() -> None:
     """Write the tables."""
     insert(PAGE, SUBJECT, tables(REPORTS))
+    insert(PAGE, LONGER, longer(REPORTS))
 
 
 def tables(reports: Path) -> str:
@@ -39,6 +43,24 @@ def tables(reports: Path) -> str:
         for folder, title in found
         if (folder / "split.csv").is_file()
     )
+
+
+def longer(reports: Path) -> str:
+    """Return Table 2 and the claims of the digits after more updates, beside those of the default report."""
+    long = reports / LONG / "tables"
+    updates = pd.read_csv(long / "training.csv")["updates"].max()
+    usual, found = (pd.read_csv(folder / "claims.csv") for folder in (reports / "default" / "tables", long))
+    both = usual.merge(found, on="claim", suffixes=("", "_long"))
+    both = both[both["condition"].str.contains("digits, ")]
+    rows = [
+        (
+            *(row.claim, row.verdict, format_estimate(row.ours, row.low, row.high)),
+            *(row.verdict_long, format_estimate(row.ours_long, row.low_long, row.high_long)),
+        )
+        for row in both.itertuples()
+    ]
+    header = ("claim", "default report", "measured", f"{updates:,} updates", "measured")
+    return "\n\n".join([*ablation(pd.read_csv(long / "table2.csv"), updates), markdown_table(header, rows)])
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
