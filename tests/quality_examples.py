@@ -22,6 +22,7 @@ def make_quality(**values):
         "features": "digits-classifier",
         "weights_digest": "0123456789ab",
         "classifier_test_accuracy": 0.5,
+        "n_classifier_test": 360,
         "protocol": "standard",
         "caption": "",
         "caveat": "",

@@ -147,6 +147,7 @@ def evaluate_quality(
         features=extractor.name,
         weights_digest=extractor.weights_digest,
         classifier_test_accuracy=extractor.test_accuracy,
+        n_classifier_test=extractor.n_test,
         protocol=protocol.name,
         caption=_caption(len(samples), reference, extractor, protocol),
         caveat=caveat,

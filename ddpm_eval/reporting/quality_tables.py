@@ -115,8 +115,10 @@ def _figures(quality: Quality) -> Iterator[tuple[str, Estimate, int]]:
         n = quality.n_test if field.name == "reference_distance" else quality.n_samples
         yield field.name, getattr(quality, field.name), n
     accuracy = quality.classifier_test_accuracy
-    bounds = share_interval(accuracy, quality.n_test)
-    yield "classifier_test_accuracy", Estimate(accuracy, *bounds, "1"), quality.n_test
+    n = (
+        quality.n_classifier_test or quality.n_test
+    )  # the same where earlier versions did not store the former
+    yield "classifier_test_accuracy", Estimate(accuracy, *share_interval(accuracy, n), "1"), n
 
 
 def _memorisation_row(space: str, statistic: Estimate, distance: Array, held_out: Array) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """How a record is declared: a frozen dataclass whose fields say what they hold.
 
 Each field states what it is in its metadata: an array its dimensions, unit and meaning; a number and an
-estimate their unit and meaning; a text its meaning. `Record.check` enforces that arrays which share a
+estimate their unit and meaning; a text its meaning. A number may say what is read from files of earlier
+versions that lack it. `Record.check` enforces that arrays which share a
 dimension agree on its length.
 """
 
@@ -41,9 +42,16 @@ def estimate(unit: str, meaning: str) -> Estimate:
     return _declare("estimate", unit, meaning)
 
 
-def number(unit: str, meaning: str) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a field that holds a number without an interval."""
-    return _declare("number", unit, meaning)
+def number(unit: str, meaning: str, *, earlier: float | None = None) -> Any:  # noqa: ANN401 - a field
+    """Declare a field that holds a number without an interval.
+
+    Args:
+        unit: of the number.
+        meaning: a sentence.
+        earlier: the value that is read from files of versions which did not store the number; None if every
+            file holds it.
+    """
+    return _declare("number", unit, meaning, **({} if earlier is None else {"earlier": earlier}))
 
 
 def text(meaning: str) -> Any:  # noqa: ANN401 - a dataclass field

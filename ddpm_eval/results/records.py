@@ -75,13 +75,20 @@ class Samples(Record):
     num_steps: int = number("steps", "network evaluations per sample")
     seed: int = number("1", "seed of all noise")
 
+    def not_finite(self, n: int | None = None) -> Array:
+        """Return which of the first samples are not finite, of all where ``n`` is None.
+
+        Their images are a uniform grey that stands for no value.
+        """
+        return np.flatnonzero(np.isnan(self.out_of_range[:n]))
+
     def finite_images(self, n: int | None = None) -> Array:
         """Return the images of the first samples, of all where ``n`` is None.
 
         Raises:
             ValueError: if the values of one of them were not finite, so that nothing can be measured.
         """
-        broken = np.flatnonzero(np.isnan(self.out_of_range[:n]))
+        broken = self.not_finite(n)
         if len(broken):
             raise ValueError(
                 f"{len(broken)} samples are not finite, the first is sample {broken[0]}: nothing can be "
@@ -223,7 +230,12 @@ class Quality(Record):
     reference: str = text("split that distances are taken to")
     features: str = text("name of the feature extractor")
     weights_digest: str = text("digest of the extractor's weights")
-    classifier_test_accuracy: float = number("1", "share of test images that a classifier gets right")
+    classifier_test_accuracy: float = number(
+        "1", "share of images kept from its training that a classifier gets right"
+    )
+    n_classifier_test: int = number(
+        "images", "images behind classifier_test_accuracy; 0 if not recorded, or no classifier", earlier=0
+    )
     protocol: str = text("name of the quality protocol")
     caption: str = text("how the numbers were made, in one phrase")
     caveat: str = text("what is wrong with the numbers, empty if nothing")

@@ -7,7 +7,7 @@ ones in a file that is damaged. Groups of earlier versions have none.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,7 +100,7 @@ def read(group: hdf5.Group, record_type: type[R]) -> R:
     for f in fields_of_kind(record_type, "estimate"):
         values[f.name] = _estimate(group[f.name])
     for f in (*fields_of_kind(record_type, "number"), *fields_of_kind(record_type, "text")):
-        values[f.name] = _plain(group.attrs[f.name])
+        values[f.name] = _scalar(group, f)
     for f in fields_of_kind(record_type, "protocol"):
         values[f.name] = Protocol.model_validate_json(group.attrs[f.name])
     return record_type(**values)
@@ -196,6 +196,13 @@ def _digest(group: hdf5.Group, arrays: Mapping[str, Array]) -> str:
 def _attribute_texts(item: hdf5.Group | hdf5.Dataset) -> list[str]:
     names = sorted(name for name in item.attrs if name != DIGEST)
     return [f"{name}={_plain(item.attrs[name])!r};" for name in names]
+
+
+def _scalar(group: hdf5.Group, declared: Field[object]) -> object:
+    """Return a number or text, or what is declared for groups of earlier versions that lack it."""
+    if declared.name not in group.attrs and "earlier" in declared.metadata:
+        return declared.metadata["earlier"]
+    return _plain(group.attrs[declared.name])
 
 
 def _estimate(data: hdf5.Dataset) -> Estimate:

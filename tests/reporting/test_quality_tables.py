@@ -33,11 +33,25 @@ def test_quality_table_leaves_out_what_was_not_asked_for():
     assert set(table.loc[table["metric"] == "reference_distance", "n"]) == {360}
     accuracy = table[table["metric"] == "classifier_test_accuracy"].iloc[0]
     assert (accuracy["low"], accuracy["high"]) == share_interval(0.5, 360)
-    without_test_images = set(table.loc[table["run"] == "c", "metric"])
-    assert not without_test_images & {"reference_distance", "classifier_test_accuracy"}
+    assert "reference_distance" not in set(table.loc[table["run"] == "c", "metric"])
     metrics = ["frechet_distance", "frechet_infinite", "score", "kid", "precision", "recall"]
     metrics += ["mean_confidence", "reference_distance", "classifier_test_accuracy"]
     assert list(table.loc[table["run"] == "b", "metric"]) == metrics
+
+
+def test_the_accuracy_of_a_classifier_is_of_the_images_that_it_was_tested_on():
+    qualities = {
+        "of others": make_quality(n_test=360, n_classifier_test=288),
+        "without test images": make_quality(n_test=0, n_classifier_test=288),
+        "of an earlier version": make_quality(n_test=360, n_classifier_test=0),
+    }
+    table = quality_table(qualities)
+    rows = table[table["metric"] == "classifier_test_accuracy"].set_index("run")
+    assert rows["n"].to_dict() == {"of others": 288, "without test images": 288, "of an earlier version": 360}
+    for row in rows.itertuples():
+        assert (row.low, row.high) == share_interval(0.5, row.n)
+    neither = quality_table({"": make_quality(n_test=0, n_classifier_test=0)})
+    assert "classifier_test_accuracy" not in set(neither["metric"])
 
 
 def test_the_matrix_has_the_same_numbers_in_a_row_for_each_run():

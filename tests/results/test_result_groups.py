@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from quality_examples import make_quality
 from records_for_tests import RECORD_TYPES, example, images
 
 from ddpm_eval.results import hdf5, result_groups
+from ddpm_eval.results.records import Quality
 
 
 @pytest.fixture
@@ -55,3 +57,13 @@ def test_names_and_descriptions(file):
     assert (entry.name, entry.key, entry.record) == ("a/b", "1", "ReferenceImages")
     assert entry.scalars == {"name": "digits", "split": "train"}
     assert entry.provenance == {"created": "now", "weights": "w"}
+
+
+def test_a_number_that_earlier_versions_did_not_store_has_its_earlier_value(file):
+    group = written(file, "quality/1", make_quality(n_classifier_test=288))
+    assert result_groups.read(group, Quality).n_classifier_test == 288
+    del group.attrs["n_classifier_test"], group.attrs["digest"]
+    assert result_groups.read(group, Quality).n_classifier_test == 0
+    del group.attrs["n_samples"]
+    with pytest.raises(KeyError, match="n_samples"):
+        result_groups.read(group, Quality)
