@@ -31,7 +31,7 @@ def _samples(run: StudyRun) -> Finding | None:
     data = run.spec.data.name
     sentence = (
         f"The first {len(shown)} of {len(samples.images)} images drawn from the model of {data} "
-        f"({run.words}), not selected{_caveat(run)}."
+        f"({run.words}), not selected{_caveat(run)}{_not_finite(samples)}."
     )
     picture = Picture(shown, COLUMNS, f"A grid of {len(shown)} samples of the model of {data}.")
     return Finding("Samples", "", sentence, picture)
@@ -42,6 +42,12 @@ def _caveat(run: StudyRun) -> str:
     log = run.result("training", TrainingLog)
     caveat = "" if log is None else training_caveat(run.spec.train, log)
     return f"; {caveat}" if caveat else ""
+
+
+def _not_finite(samples: Samples) -> str:
+    """Say how many of the shown samples have no image, if any."""
+    broken = len(samples.not_finite(SHOWN))
+    return f"; {broken} of those shown are not finite, and grey stands for them" if broken else ""
 
 
 def _distance(run: StudyRun) -> Finding | None:

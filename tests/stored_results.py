@@ -99,11 +99,11 @@ def make_interpolations(t, pairs):
     )
 
 
-def make_samples(n=70):
-    """Samples of one level."""
+def make_samples(n=70, broken=()):
+    """Samples of one level, of which some are not finite."""
     return Samples(
         images=images(n),
-        out_of_range=np.zeros(n),
+        out_of_range=np.where(np.isin(np.arange(n), broken), np.nan, 0.0),
         seconds=np.ones(n),
         method="ancestral",
         num_steps=STEPS,

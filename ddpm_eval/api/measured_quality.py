@@ -94,13 +94,13 @@ def evaluate_quality(
         progress: whether a bar is shown, or a function of stage, done and total.
 
     Raises:
-        ValueError: if there are too few images, they have no labels to train a classifier on, or weights
-            cannot be read.
+        ValueError: if there are too few images, a sample is not finite, the images have no labels to train a
+            classifier on, or weights cannot be read.
 
     Source: docs/quality.md names that of each number.
     """
     reference = images if isinstance(images, ImageSet) else from_array(images)
-    drawn = samples.images if isinstance(samples, Samples) else samples
+    drawn = samples.finite_images() if isinstance(samples, Samples) else samples
     wanted = _protocol(protocol) if isinstance(protocol, str) else protocol
     with shown(progress) as report:
         extractor = _extractor(features, reference, cache, report)

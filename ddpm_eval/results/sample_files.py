@@ -25,12 +25,13 @@ def load_images(path: Path, name: str = "samples") -> Images:
     """Open a set of images, whoever made them.
 
     Args:
-        path: a folder of images (read recursively, in the order of their paths), an npz file (``arr_0``, the
-            layout of the ADM evaluator, or ``x_test``'s), or a results file of a run.
+        path: a folder of images (read recursively, in the order of their paths), an npz file without splits
+            (``arr_0``, as the ADM evaluator reads), or a results file of a run.
         name: which samples of a results file.
 
     Raises:
-        ValueError: if it is none of these, is empty, or its images are not 8-bit or not of one size and kind.
+        ValueError: if it is none of these, is empty, its images are not 8-bit or not of one size and kind, or
+            a sample of a results file is not finite.
     """
     if not path.exists():
         raise ValueError(f"there is no folder or file {path}")
@@ -39,7 +40,7 @@ def load_images(path: Path, name: str = "samples") -> Images:
     if path.suffix == ".npz":
         return _data_set(f"npz:{path}")
     if path.suffix in HDF5_SUFFIXES:
-        return ArrayImages(Store(path).get(name, Samples).images)
+        return ArrayImages(Store(path).get(name, Samples).finite_images())
     raise ValueError(f"{path} is neither a folder of images nor a .npz or {' or '.join(HDF5_SUFFIXES)} file")
 
 

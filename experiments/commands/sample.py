@@ -92,13 +92,33 @@ def command(parameters: SampleParameters) -> None:
         return
     n = parameters.n_samples or run.spec.evaluation.n_samples
     samples = stage.read(run)
+    _export(parameters, samples, n)
+    broken = len(samples.not_finite(n))
+    text = f"{n} samples in {run.results.store.path}"
+    text += f", {broken} of them not finite" if broken else ""
+    say_results(parameters, text, samples_document(run, stage, samples, n))
+
+
+def _export(parameters: SampleParameters, samples: Samples, n: int) -> None:
+    """Write the first n samples as images where files are asked for.
+
+    Raises:
+        ValueError: if one of the samples is not finite, for it has no image; nothing is written then.
+    """
+    if parameters.png is None and parameters.npz is None:
+        return
+    broken = samples.not_finite(n)
+    if len(broken):
+        raise ValueError(
+            f"{len(broken)} samples are not finite, the first is sample {broken[0]}: they have no images, "
+            "and no files are written (did the training diverge? the samples themselves are stored, and -n "
+            "exports fewer of them)"
+        )
     images = as_images(samples.images[:n])
     if parameters.png is not None:
         export_png(images, parameters.png)
     if parameters.npz is not None:
         export_npz(images, parameters.npz)
-    text = f"{len(images)} samples in {run.results.store.path}"
-    say_results(parameters, text, samples_document(run, stage, samples, n))
 
 
 def samples_document(run: Run, stage: SamplesStage, samples: Samples, n: int) -> Document:

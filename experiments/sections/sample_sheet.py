@@ -1,7 +1,7 @@
 """Samples: the first ones of the main run beside real images, of all runs from the same noise, and sheets."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ddpm_eval.reporting.bound_tables import bound_estimates
 from ddpm_eval.reporting.figure_files import write_figure
@@ -47,6 +47,7 @@ def _beside_real_images(study: Study, samples: Samples) -> Illustration:
     caption = (
         f"The first {len(samples.images[:SHOWN])} samples (not selected) of {run.words} on "
         f"{run.spec.data.name}, ancestral sampling, {samples.num_steps} steps, beside real images."
+        f"{_not_finite([samples], SHOWN)}"
     )
     return write_figure(plot_samples(panels), pixel_table(panels), study.figures / "samples", caption)
 
@@ -62,6 +63,7 @@ def _from_the_same_noise(study: Study, found: Mapping[StudyRun, Samples]) -> Ill
     caption = (
         f"The first {count} samples (not selected) of every run, a column each: the same noise through the "
         "whole reverse process, so that columns differ by the models alone."
+        f"{_not_finite(found.values(), count)}"
     )
     return write_figure(
         plot_rows(rows, "sample"), pixel_table(rows), study.figures / "samples_same_noise", caption
@@ -73,9 +75,24 @@ def _choice(found: Mapping[StudyRun, Samples]) -> Choice:
     shape = next(iter(found.values())).images.shape[1:]
     most = max(min(SHEET, MOST_ELEMENTS // math.prod(shape)), SHEET_COLUMNS)
     best_first = sorted(found, key=lambda run: cell_of(run.spec) != MAIN_CELL)
-    options = [Option(run.words, found[run].images[:most], _numbers(run)) for run in best_first]
+    options = [
+        Option(run.words, found[run].images[:most], _numbers(run) | _share_not_finite(found[run], most))
+        for run in best_first
+    ]
     caption = f"The first {most} samples at most of the chosen run, not selected, with its 95% intervals."
     return Choice("sheets", "Sheets of samples", caption, options, SHEET_COLUMNS)
+
+
+def _not_finite(found: Iterable[Samples], n: int) -> str:
+    """Return the sentence that says how many of the first n samples have no image, empty if all have one."""
+    broken = sum(len(drawn.not_finite(n)) for drawn in found)
+    return f" {broken} samples that are shown are not finite, and grey stands for them." if broken else ""
+
+
+def _share_not_finite(drawn: Samples, n: int) -> dict[str, str]:
+    """Return how many of the first n samples have no image, nothing if all have one."""
+    broken = len(drawn.not_finite(n))
+    return {"not finite (grey)": f"{broken} of {len(drawn.images[:n])}"} if broken else {}
 
 
 def _numbers(run: StudyRun) -> dict[str, str]:

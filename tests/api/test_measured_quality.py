@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from stored_results import make_samples
 from tiny import digits
 
 from ddpm_eval.api import measured_quality
@@ -9,6 +10,7 @@ from ddpm_eval.api.measured_quality import evaluate_quality
 from ddpm_eval.data.image_set import from_array
 from ddpm_eval.metrics import quality
 from ddpm_eval.metrics.coverage import evaluate_coverage
+from ddpm_eval.reporting.intervals import share_interval
 from ddpm_eval.results.records import Samples
 
 
@@ -76,6 +78,22 @@ def test_samples_may_be_a_record(digits_classifier):
     record = Samples(images=images, out_of_range=zeros, seconds=zeros, method="ddim", num_steps=5, seed=0)
     found = quiet(record, digits(), features=digits_classifier)
     assert found.record.n_samples == 360
+
+
+def test_samples_that_are_not_finite_are_refused(digits_classifier):
+    with pytest.raises(ValueError, match="2 samples are not finite, the first is sample 3"):
+        quiet(make_samples(100, broken=[3, 99]), digits(), features=digits_classifier)
+
+
+def test_the_accuracy_is_of_the_images_kept_from_the_classifiers_training(found, folder):
+    kept = -(-len(digits()) // measured_quality.ACCURACY_EVERY)
+    accuracy = found.record.classifier_test_accuracy
+    assert found.record.n_classifier_test == kept
+    held_out = quiet(digits("test").array, digits(), cache=folder, test=digits("test"))
+    for each in (found, held_out):
+        row = each.table().set_index("metric").loc["classifier_test_accuracy"]
+        assert row["n"] == kept
+        assert tuple(row[["value", "low", "high"]]) == (accuracy, *share_interval(accuracy, kept))
 
 
 def test_inception_is_used_from_a_file(inception_weights, monkeypatch):

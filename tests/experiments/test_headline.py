@@ -1,7 +1,7 @@
 """What a report shows first: each number beside its yardstick, as far as it is measured."""
 
 import pytest
-from stored_results import main_results, make_log, store_results
+from stored_results import main_results, make_log, make_samples, store_results
 from tiny import TINY
 
 from experiments.headline import headline
@@ -69,3 +69,13 @@ def test_samples_of_a_young_average_are_said_to_be_noise(tmp_path):
     store_results(found.main, {"training": make_log(steps=10)})
     samples = headline(found)[0].sentence
     assert samples.endswith("(train.ema_decay 0.9): samples will be noise until about update 22.")
+
+
+def test_shown_samples_that_are_not_finite_are_counted(tmp_path):
+    found = study(tmp_path, ["training"])
+    store_results(found.main, {"training": make_log(), "samples": make_samples(70, broken=[2, 5, 69])})
+    (samples,) = headline(found)
+    assert samples.sentence == (
+        "The first 24 of 70 images drawn from the model of digits (model), not selected; 2 of those shown "
+        "are not finite, and grey stands for them."
+    )

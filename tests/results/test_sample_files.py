@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from stored_results import make_samples
 
 from ddpm_eval.data.image_set import ArrayImages
 from ddpm_eval.metrics.distances import PROTOCOLS
@@ -63,6 +64,20 @@ def test_results_files_are_read(images, tmp_path):
     )
     Store(tmp_path / "results.h5").put("samples", record, key="key", provenance={})
     np.testing.assert_array_equal(everything(load_images(tmp_path / "results.h5")), images)
+
+
+def test_samples_that_are_not_finite_are_not_read(tmp_path):
+    Store(tmp_path / "results.h5").put("samples", make_samples(6, broken=[4]), key="key", provenance={})
+    with pytest.raises(ValueError, match="1 samples are not finite, the first is sample 4"):
+        load_images(tmp_path / "results.h5")
+
+
+def test_an_npz_file_with_splits_is_refused(images, tmp_path):
+    np.savez(tmp_path / "split.npz", x_train=images, x_test=images)
+    with pytest.raises(
+        ValueError, match=r"split\.npz has no array x_all \(an unsplit file would have arr_0\)"
+    ):
+        load_images(tmp_path / "split.npz")
 
 
 def test_what_holds_no_images_is_refused(tmp_path):

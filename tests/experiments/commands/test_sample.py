@@ -17,6 +17,21 @@ def test_samples_are_written_as_png_and_npz(trained_run, tmp_path):
     assert len(stored) == 80 and np.array_equal(images.transpose(0, 3, 1, 2), stored[:5])
 
 
+def test_samples_that_are_not_finite_are_never_exported(trained_run, tmp_path):
+    store = Store(trained_run / "results.h5")
+    (entry,) = [entry for entry in store.entries() if entry.name == "samples"]
+    samples = store.get("samples", Samples)
+    samples.out_of_range[3] = np.nan
+    store.put("samples", samples, key=entry.key, provenance=entry.provenance)
+    for files in (["--png", tmp_path / "png"], ["--npz", tmp_path / "samples.npz"]):
+        said = refuse("sample", trained_run, "-n", "5", *files)
+        assert "1 samples are not finite, the first is sample 3" in said
+        assert not files[1].exists()
+    assert call("sample", trained_run, "-n", "5").strip().endswith("results.h5, 1 of them not finite")
+    assert "3 samples in" in call("sample", trained_run, "-n", "3", "--png", tmp_path / "png")
+    assert len(list((tmp_path / "png").iterdir())) == 3
+
+
 def test_samples_of_another_sampler_lie_beside_the_others(trained_run):
     call("sample", trained_run, "-n", "4", "--steps", "5", "--method", "ddim")
     store = Store(trained_run / "results.h5")

@@ -52,3 +52,16 @@ def test_the_run_whose_samples_are_shown_can_be_chosen_with_its_numbers(measured
     assert (len(first.images), len(second.images)) == (70, 20)
     assert first.numbers["Frechet distance (digits classifier)"] == "3.0 [2.0, 4.0]"
     assert list(first.numbers)[-1] == "bits/dim (test)"
+
+
+def test_shown_samples_that_are_not_finite_are_counted(empty):
+    log = main_results()["training"]
+    store_results(empty.main, {"training": log, "samples": make_samples(broken=[0, 40, 65])})
+    store_results(empty.runs[0], {"training": log, "samples": make_samples(broken=[1, 2])})
+    found = section(empty)
+    alone, rows = [figure.caption for figure in found.figures]
+    end = " samples that are shown are not finite, and grey stands for them."
+    assert alone.endswith(f"beside real images. 2{end}")
+    assert rows.endswith(f"by the models alone. 3{end}")
+    (choice,) = found.interactive
+    assert [option.numbers["not finite (grey)"] for option in choice.options] == ["3 of 70", "2 of 70"]
