@@ -9,7 +9,7 @@ from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, Stratified
 from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import Quality
 from ddpm_eval.results.store import Entry, Store
-from ddpm_eval.training.checkpoint import averaged, load
+from ddpm_eval.training.checkpoint import averaged, load, weights_digest
 from ddpm_eval.training.loop import training_log
 from experiments.describe import describe
 from experiments.study import RESULTS_FILE
@@ -38,7 +38,7 @@ def model_card(run: Path, out: Path) -> str:
         f"# {spec.preset}: averaged weights\n",
         "\n".join(["| | |", "|---|---|", *rows]) + "\n",
         "## What was measured\n",
-        *_measured(Store(run / RESULTS_FILE)),
+        *_measured(Store(run / RESULTS_FILE), weights_digest(saved.tensors)),
         "## How to use it\n",
         "Every command that measures one run takes this folder as a RUN. Its training cannot go on: the",
         "optimiser's state is not part of it.\n",
@@ -50,8 +50,10 @@ def model_card(run: Path, out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _measured(store: Store) -> Iterator[str]:
-    newest = {entry.name: entry for entry in store.entries()}
+def _measured(store: Store, weights: str) -> Iterator[str]:
+    """Yield the lines of all that is stored of these weights; results of earlier ones may lie beside it."""
+    entries = [entry for entry in store.entries() if entry.provenance.get("weights") == weights]
+    newest = {entry.name: entry for entry in entries}
     bounds = [_bound(store, entry) for entry in newest.values() if entry.record in BOUNDS]
     bounds.sort(key=lambda terms: -terms.num_steps)
     if bounds:

@@ -2,11 +2,12 @@
 
 import shutil
 
-from command_line import TINY, call, main_run, refuse
+from command_line import TINY, call, main_run, refuse, runs_option, set_options
 
 from ddpm_eval.interchange.published_run import CARD
 from ddpm_eval.reporting.bound_tables import bound_estimates
 from ddpm_eval.reporting.tables import format_estimate
+from ddpm_eval.results.store import Store
 from ddpm_eval.training.checkpoint import FILE_NAME, weights_digest
 from experiments.paper.presets import preset
 from experiments.study import StudyRun
@@ -28,6 +29,30 @@ def test_a_published_run_is_described_with_all_that_was_measured(reproduced, tmp
     assert "only the averaged weights were kept" in call("show", out)
     assert "its training cannot go on here" in refuse("train", out)
     assert "is not an empty folder" in refuse("export-checkpoint", run, "--format", "run", "--out", out)
+
+
+def test_what_was_measured_of_earlier_weights_is_left_out(trained_run, tmp_path):
+    limited = ["--limit", "4"]
+    call("likelihood", trained_run, *limited)
+    call("export-checkpoint", trained_run, "--format", "run", "--out", tmp_path / "before")
+    assert "| test, " in (tmp_path / "before" / CARD).read_text()
+    measured = weights_digest(trained_run)
+    longer = set_options({**TINY, "train.steps": "16"})
+    call("train", *runs_option(tmp_path), *longer, "--preview-steps", "0")
+    assert weights_digest(trained_run) != measured
+    assert any(name.startswith("bound/") for name in names_of_weights(trained_run, measured))
+    call("export-checkpoint", trained_run, "--format", "run", "--out", tmp_path / "after")
+    card = (tmp_path / "after" / CARD).read_text()
+    assert "Nothing has been measured of these weights yet." in card and "| test, " not in card
+    call("likelihood", trained_run, *limited)
+    call("export-checkpoint", trained_run, "--format", "run", "--out", tmp_path / "again")
+    assert (tmp_path / "again" / CARD).read_text().count("| test, ") == 1
+
+
+def names_of_weights(run, weights):
+    """Return the names of the results that are stored of these weights."""
+    entries = Store(run / "results.h5").entries()
+    return [entry.name for entry in entries if entry.provenance.get("weights") == weights]
 
 
 def test_a_run_of_which_nothing_was_measured_says_so(trained_run, tmp_path):
