@@ -173,11 +173,13 @@ REPORT = (
     CsvFile(
         "tables/table2_differences",
         "a cell, of several seeds",
-        "cell frechet_distance bits_per_dim trainings",
+        "cell frechet_distance frechet_distance_trainings bits_per_dim bits_per_dim_trainings",
         {
             "cell": Column("", "prediction, objective, variance"),
             "frechet_distance": Column("squared feature units", "the cell's minus that of the paper's model"),
+            "frechet_distance_trainings": Column("trainings", "trainings behind the difference of distances"),
             "bits_per_dim": Column(BITS, "the cell's minus that of the paper's model"),
+            "bits_per_dim_trainings": Column("trainings", "trainings behind the difference of bits/dim"),
         },
     ),
     CsvFile("tables/objectives", "a range of times", f"t {WEIGHTED}", OF_WEIGHTED),

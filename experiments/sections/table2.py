@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ddpm_eval.reporting.ablation_figure import plot_ablation
@@ -83,7 +84,7 @@ def section(study: Study) -> Section:
     if measured:
         figure = plot_ablation(frame)
         figures.append(write_figure(figure, frame, study.figures / "table2", LINES))
-    text = "\n\n".join(filter(None, [_diverged(cells), _mostly_clipped(study)]))
+    text = "\n\n".join(filter(None, [_diverged(study), _mostly_clipped(study)]))
     return Section(TITLE, text, tables, figures)
 
 
@@ -111,7 +112,8 @@ def _differences(study: Study) -> Table:
         row: dict[str, object] = {"cell": cell_name(cell)}
         for name, found in zip(DIFFERENCES, (distance, bits), strict=True):
             row |= estimate_cells(name, found.estimates[0] if found.estimates else None)
-        rows.append({**row, "trainings": distance.seeds if distance.estimates else bits.seeds})
+            row[f"{name}_trainings"] = found.seeds if found.estimates else 0
+        rows.append(row)
     caption = (
         "Each cell minus the paper's model (eps, MSE, fixed), paired by seed: the mean of the trainings' "
         "differences, with intervals over trainings, those of bits/dim over images as well. A cell that "
@@ -134,14 +136,21 @@ def _cell(run: StudyRun) -> AblationCell:
 
 
 def _clipped_shares(study: Study) -> list[float]:
-    """Return the share of clipped updates of each row, NaN where no training is recorded."""
-    shares = {cell_of(run.spec): clipped_share(run)[0] for run in study.runs}
-    return [shares.get(cell, math.nan) for cell in TABLE_2]
+    """Return the share of clipped updates of each row, of several seeds their mean.
+
+    It is NaN where a training is not recorded.
+    """
+    of_seeds = [{cell_of(run.spec): clipped_share(run)[0] for run in one.runs} for one in study.seeds]
+    return [float(np.mean([shares.get(cell, math.nan) for shares in of_seeds])) for cell in TABLE_2]
 
 
 def _mostly_clipped(study: Study) -> str:
     """Say in which cells most updates were clipped: their step size was not that of the optimiser."""
-    found = [(cell_name(cell_of(run.spec)), *clipped_share(run)) for run in study.runs]
+    found = [
+        (f"{cell_name(cell_of(run.spec))}{_seed(study, one)}", *clipped_share(run))
+        for one in study.seeds
+        for run in one.runs
+    ]
     notes = [
         f"{name} ({100 * share:.0f}%, median norm {norm:.2g})"
         for name, share, norm in found
@@ -200,11 +209,17 @@ def _trainings(study: Study) -> str:
     )
 
 
-def _diverged(cells: Sequence[AblationCell]) -> str:
+def _diverged(study: Study) -> str:
     """Say when and how cells diverged."""
+    found = [(one, _cell(run)) for one in study.seeds for run in one.runs]
     notes = [
-        f"{cell.prediction}/{cell.objective}: {cell.log.reason}."
-        for cell in cells
+        f"{cell.prediction}/{cell.objective}{_seed(study, one)}: {cell.log.reason}."
+        for one, cell in found
         if cell.log is not None and cell.log.diverged
     ]
     return "Cells that diverged are results, as in the paper: " + " ".join(notes) if notes else ""
+
+
+def _seed(study: Study, one: Study) -> str:
+    """Name the seed behind a cell's name, where there are several."""
+    return f", seed {one.main.spec.seed}" if study.replicates else ""

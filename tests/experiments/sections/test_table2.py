@@ -1,6 +1,7 @@
 """Table 2 shows all six cells, says how each was measured, and which diverged."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -148,7 +149,7 @@ def test_of_several_seeds_table_2_has_means_and_the_spread_between_trainings(tmp
         1.0,
         3,
     )
-    assert main["frechet_distance_high"] == pytest.approx(4.0 + half)
+    assert main["frechet_distance_high"] == pytest.approx(4.0 * np.exp(half / 4.0))  # of the logarithm
     assert "Means of 3 trainings of each cell, seeds 0 to 2" in found.tables[0].caption
     seeds = pd.read_csv(study.tables / "table2_seeds.csv")
     assert seeds["seed"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
@@ -158,4 +159,48 @@ def test_of_several_seeds_table_2_has_means_and_the_spread_between_trainings(tmp
     assert differences["frechet_distance"].tolist() == [6.0] * 5
     assert differences["frechet_distance_low"].tolist() == pytest.approx([6.0 - half] * 5)
     assert differences["bits_per_dim"].tolist() == [0.0] * 5  # all are of the same made-up terms
-    assert set(differences["trainings"]) == {3}
+    for name in ("frechet_distance", "bits_per_dim"):
+        assert set(differences[f"{name}_trainings"]) == {3}
+
+
+@pytest.fixture
+def of_three_seeds(tmp_path):
+    """A study of three seeds whose first cell diverged with seed 1 and was clipped with seeds 1 and 2."""
+    study = replicated(lambda seed: resolve(tmp_path, seed), 0, 3)
+    norms = {0: [0.5] * 30, 1: [31.0] * 30, 2: [2.0] * 24 + [0.5] * 6}
+    for one in study.seeds:
+        for run in one.runs:
+            store_results(run, cell_results())
+        seed = one.main.spec.seed
+        log = make_log(gradient_norm=np.array(norms[seed]))
+        if seed == 1:
+            log = replace(log, status="diverged", reason="loss is nan at update 7")
+        kept = {name: record for name, record in cell_results().items() if seed != 1 or name == "samples"}
+        shutil.rmtree(one.runs[0].folder)
+        store_results(one.runs[0], {**kept, "training": log})
+    return study
+
+
+def test_of_several_seeds_the_text_names_the_seed(of_three_seeds):
+    found = section(of_three_seeds)
+    table = pd.read_csv(of_three_seeds.tables / "table2.csv")
+    assert table["status"][0] == "diverged in 1 of 3"
+    assert found.text == (
+        "Cells that diverged are results, as in the paper: mu/vlb, seed 1: loss is nan at update 7.\n\n"
+        "Gradients were clipped at norm 1 in most updates of mu, L, learned, seed 1 (100%, median norm 31); "
+        "mu, L, learned, seed 2 (80%, median norm 2)."
+    )
+
+
+def test_of_several_seeds_the_share_of_clipped_updates_is_their_mean(of_three_seeds):
+    (table, *_) = section(of_three_seeds).tables
+    column = table.header.index("share of updates clipped")
+    assert [row[column] for row in table.rows] == ["0.6", "0", "0", "0", "0", "0"]
+
+
+def test_differences_say_how_many_trainings_are_behind_each(of_three_seeds):
+    section(of_three_seeds)
+    table = pd.read_csv(of_three_seeds.tables / "table2_differences.csv")
+    assert table["frechet_distance_trainings"].tolist() == [3] * 5
+    assert table["bits_per_dim_trainings"].tolist() == [2] + [3] * 4
+    assert_described(of_three_seeds.report_folder, REPORT)
