@@ -47,7 +47,7 @@ def _layout(frame: pd.DataFrame, measured: int) -> LatexLayout:
         },
         groups={
             0: "Measured",
-            conditional.index(True): "Conditional",
+            conditional.index(True, measured): "Conditional",
             conditional.index(False, measured): "Unconditional",
         },
         spans=(("", 2), ("NLL (bits/dim)", 2)),
@@ -81,7 +81,7 @@ def _row(run: StudyRun) -> dict[str, object]:
     row: dict[str, object] = {
         "model": f"this run: {run.words}",
         "data": run.spec.data.name,
-        "conditional": False,
+        "conditional": run.spec.is_conditional,
         "features": "Inception" if quality.is_inception else quality.features,
         "is_bound": True,
         **estimate_cells("score", quality.score),

@@ -3,8 +3,9 @@
 import pandas as pd
 from quality_examples import make_quality
 from stored_results import cell_results, main_results, make_log, store_results
-from tiny import tiny
+from tiny import TINY, tiny
 
+from ddpm_eval.spec import NamedNetwork
 from experiments.sections.table1 import section
 from experiments.study import StudyOptions, resolve_run
 
@@ -49,6 +50,31 @@ def test_a_single_run_is_shown_whatever_it_predicts(tmp_path):
     store_results(study.main, cell_results())
     section(study)
     assert measured_rows(study)["model"].tolist() == ["this run: model"]
+
+
+def test_a_class_conditional_network_is_called_one(tmp_path):
+    study = resolve_run(tmp_path / "model", class_conditional(), options=StudyOptions(tmp_path / "reports"))
+    store_results(study.main, cell_results())
+    section(study)
+    assert measured_rows(study)["conditional"].tolist() == [True]
+    lines = (study.tables / "table1.tex").read_text().splitlines()
+    titles = [line.split(r"\textbf{")[1].rstrip(r"\ }") for line in lines if r"\textbf" in line]
+    assert titles == ["Measured", "Conditional", "Unconditional"]
+    (place,) = [position for position, line in enumerate(lines) if "{Conditional}" in line]
+    assert lines[place + 1].startswith(r"\quad EBM (conditional)")
+
+
+def class_conditional():
+    """Return the specification of a network that takes classes and was named by --network."""
+    network = NamedNetwork(
+        reference="package.module:network",
+        arguments=(),
+        weights="0123456789ab",
+        parameters=3,
+        conditional=True,
+        clip_samples=True,
+    )
+    return TINY.model_copy(update={"network": network})
 
 
 def test_latex_has_the_groups_of_the_paper_below_what_was_measured(measured):
