@@ -16,7 +16,7 @@ from experiments.study import StudyRun
 def test_a_published_run_is_described_with_all_that_was_measured(reproduced, tmp_path):
     run, out = main_run(reproduced[0]), tmp_path / "models" / "tiny"
     said = call("export-checkpoint", run, "--format", "run", "--out", out)
-    assert said.startswith(f"{out}: its averaged weights and their card")
+    assert said.startswith(f"{out}: averaged weights and a card; commands that measure take it as a RUN")
     card = (out / CARD).read_text()
     assert f"weights_digest: {weights_digest(run)}" in card
     assert "# digits: averaged weights" in card and f"python cli.py rate-distortion {out}" in card
