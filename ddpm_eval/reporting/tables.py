@@ -54,6 +54,11 @@ _WORDS = {
     "network_evaluations": "network evaluations",
     "seconds_per_image": "seconds per image",
     "clipped_updates": "share of updates clipped",
+    "score_std_over_trainings": "score, std over trainings",
+    "frechet_distance_std_over_trainings": "Frechet distance, std over trainings",
+    "bits_per_dim_std_over_trainings": "bits/dim, std over trainings",
+    "frechet_distance_trainings": "Frechet distance, trainings",
+    "bits_per_dim_trainings": "bits/dim, trainings",
 }
 """Headings that are not just the column's name without underscores."""
 

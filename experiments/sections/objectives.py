@@ -40,7 +40,8 @@ def section(study: Study) -> Section:
     )
     table = write_table(frame.drop(columns=["t_first", "t_last"]), study.tables / "objectives", caption)
     figure = write_figure(plot_objectives(frame), frame, study.figures / "objectives", DRAWN)
-    return Section(TITLE, _found(frame, of_l, of_l_simple), [table], [figure])
+    seed = f"Of the trainings of seed {study.main.spec.seed}: " if study.replicates else ""
+    return Section(TITLE, seed + _found(frame, of_l, of_l_simple), [table], [figure])
 
 
 def _bound(study: Study, cell: Cell) -> BoundTerms | None:

@@ -179,9 +179,10 @@ def _caption(study: Study, cells: Sequence[AblationCell]) -> str:
         else f"samples against the {quality.n_reference} {quality.reference} images, protocol "
         f"{quality.protocol}, as the table of sample quality says in full"
     )
+    over_images = "" if study.replicates else ", 95% intervals over them"
     return (
         f"Ablation of prediction, objective and variance on {study.main.spec.data.name}; {how}. "
-        f"Bits/dim: test images, 95% intervals over them ({_estimators(cells)}). {_trainings(study)} "
+        f"Bits/dim: of test images{over_images} ({_estimators(cells)}). {_trainings(study)} "
         f"{paper_columns(study)}"
     )
 
@@ -204,8 +205,8 @@ def _trainings(study: Study) -> str:
     first = study.main.spec.seed
     return (
         f"Means of {n} trainings of each cell, seeds {first} to {first + n - 1}, with the standard deviation "
-        "between them; intervals are over trainings (Student's t, of the logarithm of a distance), those of "
-        "bits/dim over images as well."
+        "between them; 95% intervals are over trainings (Student's t, of the logarithm of a distance), those "
+        "of bits/dim over images as well."
     )
 
 

@@ -38,7 +38,7 @@ def test_all_six_cells_are_shown_with_the_papers_numbers(measured):
     caption = found.tables[0].caption
     assert caption.startswith(
         "Ablation of prediction, objective and variance on digits; samples against the 1437 train images, "
-        "protocol standard, as the table of sample quality says in full. Bits/dim: test images, 95% "
+        "protocol standard, as the table of sample quality says in full. Bits/dim: of test images, 95% "
         "intervals over them (all terms of 1, the stratified estimator of 5). Each cell was trained once"
     )
     assert caption.endswith("another data set, shown for orientation only.")
