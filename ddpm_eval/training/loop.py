@@ -26,6 +26,7 @@ from ddpm_eval.training.check_times import CheckTimes
 from ddpm_eval.training.checkpoint import Checkpoint
 from ddpm_eval.training.interruption import Interruption, end
 from ddpm_eval.training.saved_state import check_log, check_state
+from ddpm_eval.training.threads import fitting_threads
 from ddpm_eval.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -106,12 +107,13 @@ def train(
         if finished is not None:
             return finished
         check_state(saved)
-        _note_arithmetic(saved, runtime)
-    if not options.ignore_memory:
-        memory.check(spec, runtime, images)
-    trainer = Trainer(spec, runtime, saved)
-    batches = Batches(spec, images, runtime)
-    with Interruption() as interruption:
+    with fitting_threads(spec, runtime.world_size), Interruption() as interruption:
+        if saved is not None:
+            _note_arithmetic(saved, runtime)
+        if not options.ignore_memory:
+            memory.check(spec, runtime, images)
+        trainer = Trainer(spec, runtime, saved)
+        batches = Batches(spec, images, runtime)
         try:
             status, reason = _train(trainer, batches, path, options, progress, interruption)
         except torch.OutOfMemoryError:
