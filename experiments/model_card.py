@@ -1,6 +1,6 @@
 """The card of a published run: what it is, how it was trained, and all that was measured of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddpm_eval.reporting.bound_tables import bound_estimates
@@ -8,7 +8,7 @@ from ddpm_eval.reporting.tables import format_estimate
 from ddpm_eval.results.bound_terms import BoundTerms, FullBoundTerms, StratifiedBoundTerms
 from ddpm_eval.results.fields import Estimate
 from ddpm_eval.results.records import Quality
-from ddpm_eval.results.store import Entry, Store
+from ddpm_eval.results.store import Store
 from ddpm_eval.training.checkpoint import averaged, load, weights_digest
 from ddpm_eval.training.loop import training_log
 from experiments.describe import describe
@@ -34,43 +34,60 @@ def model_card(run: Path, out: Path) -> str:
     arithmetic = ", in bf16 autocast" if saved.metadata.get("mixed_precision") else ""
     on = f" on {saved.metadata['device']}{arithmetic}" if "device" in saved.metadata else ""
     rows.append(f"| Trained for | {log.images:,} images in {log.seconds / HOUR_SECONDS:.1f} hours{on} |")
+    bounds, qualities = _stored(Store(run / RESULTS_FILE), weights_digest(saved.tensors))
     lines = [
         f"# {spec.preset}: averaged weights\n",
         "\n".join(["| | |", "|---|---|", *rows]) + "\n",
         "## What was measured\n",
-        *_measured(Store(run / RESULTS_FILE), weights_digest(saved.tensors)),
+        *_measured(bounds, qualities),
         "## How to use it\n",
         "Every command that measures one run takes this folder as a RUN. Its training cannot go on: the",
         "optimiser's state is not part of it.\n",
-        f"    python cli.py rate-distortion {out}",
-        f"    python cli.py likelihood {out} --estimator stratified\n",
+        f"    python cli.py likelihood {out} --estimator stratified{_how_many(bounds)}",
+        f"    python cli.py rate-distortion {out} --dry-run    # what it measures, and how long it takes",
+        f"    python cli.py rate-distortion {out}\n",
         "The weights and this card are under the MIT licence of ddpm_eval. They were trained from scratch on",
         f"the training images of {spec.data.name} alone.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _measured(store: Store, weights: str) -> Iterator[str]:
-    """Yield the lines of all that is stored of these weights; results of earlier ones may lie beside it."""
-    entries = [entry for entry in store.entries() if entry.provenance.get("weights") == weights]
-    newest = {entry.name: entry for entry in entries}
-    bounds = [_bound(store, entry) for entry in newest.values() if entry.record in BOUNDS]
-    bounds.sort(key=lambda terms: -terms.num_steps)
+def _stored(store: Store, weights: str) -> tuple[list[BoundTerms], dict[str, Quality]]:
+    """Return the newest bounds and qualities of these weights; there may be results of earlier ones."""
+    newest = {entry.name: entry for entry in store.entries() if entry.provenance.get("weights") == weights}
+    bounds = [
+        store.get(entry.name, BOUNDS[entry.record], entry.key)
+        for entry in newest.values()
+        if entry.record in BOUNDS
+    ]
+    qualities = {
+        entry.name: store.get(entry.name, Quality, entry.key)
+        for entry in newest.values()
+        if entry.record == "Quality"
+    }
+    return sorted(bounds, key=lambda terms: -terms.num_steps), qualities
+
+
+def _measured(bounds: Sequence[BoundTerms], qualities: Mapping[str, Quality]) -> Iterator[str]:
+    """Yield the lines of all that was measured."""
     if bounds:
         yield "Bits/dim with 95% intervals over images:\n"
         yield "| bound | images | evaluations of each | total | rate | distortion |"
         yield "|---|---|---|---|---|---|"
         yield from map(_bound_row, bounds)
         yield ""
-    qualities = [entry for entry in newest.values() if entry.record == "Quality"]
-    for entry in qualities:
-        yield from _quality_rows(store, entry)
+    for name, quality in qualities.items():
+        yield from _quality_rows(name, quality)
     if not bounds and not qualities:
         yield "Nothing has been measured of these weights yet.\n"
 
 
-def _bound(store: Store, entry: Entry) -> BoundTerms:
-    return store.get(entry.name, BOUNDS[entry.record], entry.key)
+def _how_many(bounds: Sequence[BoundTerms]) -> str:
+    """Return the option with which the stratified bound of the test images is that of the card."""
+    measured = [terms for terms in bounds if (terms.split, terms.estimator) == ("test", "stratified")]
+    if not measured:
+        return ""
+    return f" --limit {len(measured[0].image_id) + measured[0].inexact_left_out}"
 
 
 def _bound_row(terms: BoundTerms) -> str:
@@ -82,9 +99,8 @@ def _bound_row(terms: BoundTerms) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _quality_rows(store: Store, entry: Entry) -> Iterator[str]:
-    quality = store.get(entry.name, Quality, entry.key)
-    yield f"{entry.name} ({quality.caption}):\n"
+def _quality_rows(name: str, quality: Quality) -> Iterator[str]:
+    yield f"{name} ({quality.caption}):\n"
     yield f"- {quality.distance_name}: {_text(quality.frechet_distance)} of {quality.n_samples:,} samples"
     if quality.reference_distance.known:
         yield f"- the same of {quality.n_test:,} test images: {_text(quality.reference_distance)}"

@@ -1,7 +1,9 @@
 """The card of a published run, as the command writes it."""
 
+import re
 import shutil
 
+import pytest
 from command_line import TINY, call, main_run, refuse, runs_option, set_options
 
 from ddpm_eval.interchange.published_run import CARD
@@ -25,6 +27,7 @@ def test_a_published_run_is_described_with_all_that_was_measured(reproduced, tmp
     name = f"| test, {bound.estimator}, 20 steps, {bound.protocol.caption()} |"
     (row,) = [line for line in card.splitlines() if line.startswith(name)]
     assert row.split("|")[4] == f" {total} "
+    assert f"python cli.py likelihood {out} --estimator stratified" in card
     assert "Frechet distance (digits classifier)" in card
     assert "only the averaged weights were kept" in call("show", out)
     assert "its training cannot go on here" in refuse("train", out)
@@ -61,3 +64,17 @@ def test_a_run_of_which_nothing_was_measured_says_so(trained_run, tmp_path):
     shutil.copy(trained_run / FILE_NAME, alone)
     call("export-checkpoint", alone, "--format", "run", "--out", tmp_path / "out")
     assert "Nothing has been measured of these weights yet." in (tmp_path / "out" / CARD).read_text()
+
+
+def test_the_cards_command_measures_what_the_card_says(trained_run, tmp_path):
+    call("likelihood", trained_run, "--estimator", "stratified", "--limit", "5")
+    call("export-checkpoint", trained_run, "--format", "run", "--out", tmp_path / "out")
+    card = (tmp_path / "out" / CARD).read_text()
+    (command,) = [line.split() for line in card.splitlines() if "cli.py likelihood" in line]
+    assert command[2:] == ["likelihood", str(tmp_path / "out"), "--estimator", "stratified", "--limit", "5"]
+    said = call(*command[2:])
+    (row,) = [line for line in card.splitlines() if line.startswith("| test, stratified")]
+    value, low, high = re.findall(r"[0-9.]+", row.split("|")[4])
+    (total,) = [line for line in said.splitlines() if line.split()[:1] == ["total"]]
+    printed = [float(number) for number in re.findall(r"[0-9.]+", total)[:3]]
+    assert printed == pytest.approx([float(value), float(low), float(high)], abs=0.01)
