@@ -87,7 +87,7 @@ def _how_many(bounds: Sequence[BoundTerms]) -> str:
     measured = [terms for terms in bounds if (terms.split, terms.estimator) == ("test", "stratified")]
     if not measured:
         return ""
-    return f" --limit {len(measured[0].image_id) + measured[0].inexact_left_out}"
+    return f" --limit {len(measured[0].image_id)}"
 
 
 def _bound_row(terms: BoundTerms) -> str:
