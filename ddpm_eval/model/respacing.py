@@ -35,7 +35,10 @@ def no_fewer_steps(predicts: str, variance: str) -> str:
             ``learned-range`` is that of the chain at hand, but ``learned`` is the variance of one step of the
             chain that was trained.
     """
-    known = {"mu": "mean"}.get(predicts) or {"learned": "variance", "table": "variance"}.get(variance)
-    return (
-        f"the network knows the {known} of its own chain only: fewer steps are not possible" if known else ""
-    )
+    if predicts == "mu":
+        known = "mean"
+    elif variance in ("learned", "table"):
+        known = "variance"
+    else:
+        return ""
+    return f"the network knows the {known} of its own chain only: fewer steps are not possible"

@@ -115,9 +115,8 @@ def _figures(quality: Quality) -> Iterator[tuple[str, Estimate, int]]:
         n = quality.n_test if field.name == "reference_distance" else quality.n_samples
         yield field.name, getattr(quality, field.name), n
     accuracy = quality.classifier_test_accuracy
-    n = (
-        quality.n_classifier_test or quality.n_test
-    )  # the same where earlier versions did not store the former
+    # the two numbers were equal in all results of earlier versions, which did not store the first
+    n = quality.n_classifier_test or quality.n_test
     yield "classifier_test_accuracy", Estimate(accuracy, *share_interval(accuracy, n), "1"), n
 
 

@@ -127,7 +127,7 @@ class Run:
 
     @property
     def no_fewer_steps(self) -> str:
-        """Why the network does not serve chains of fewer steps, see `diffusion.no_fewer_steps`."""
+        """Why the network does not serve chains of fewer steps, see `respacing.no_fewer_steps`."""
         return no_fewer_steps(self.spec.diffusion.prediction, self.spec.diffusion.variance)
 
     def model(self, num_steps: int | None = None, spacing: Spacing = "trailing") -> Model:

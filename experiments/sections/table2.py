@@ -212,11 +212,11 @@ def _trainings(study: Study) -> str:
 
 def _diverged(study: Study) -> str:
     """Say when and how cells diverged."""
-    found = [(one, _cell(run)) for one in study.seeds for run in one.runs]
     notes = [
-        f"{cell.prediction}/{cell.objective}{_seed(study, one)}: {cell.log.reason}."
-        for one, cell in found
-        if cell.log is not None and cell.log.diverged
+        f"{run.spec.diffusion.prediction}/{run.spec.diffusion.objective}{_seed(study, one)}: {log.reason}."
+        for one in study.seeds
+        for run in one.runs
+        if (log := run.result("training", TrainingLog)) is not None and log.diverged
     ]
     return "Cells that diverged are results, as in the paper: " + " ".join(notes) if notes else ""
 
